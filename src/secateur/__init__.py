@@ -1,0 +1,20 @@
+"""Secateur: structured pruning of PyTorch models, proved cut by cut."""
+
+from . import axes as axes
+from ._errors import CaptureError as CaptureError
+from ._errors import LabelError as LabelError
+from ._errors import RuleError as RuleError
+from ._errors import SecateurError as SecateurError
+from ._errors import SurgeryError as SurgeryError
+from ._errors import UnsupportedModelError as UnsupportedModelError
+from ._errors import VerificationError as VerificationError
+from ._ir import PruningIR as PruningIR
+from .axes import Group as Group
+from .axes import Label as Label
+from .axes import register_rule as register_rule
+from .cost import measure_latency as measure_latency
+from .report import PruneReport as PruneReport
+from .selectors import UniformLabelSelector as UniformLabelSelector
+from .verification import verify as verify
+
+__version__ = "0.1.0"

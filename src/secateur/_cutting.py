@@ -1,0 +1,123 @@
+"""One cut from labels to verified model: plan, replay, reference, apply, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from torch import nn
+
+from ._errors import SurgeryError, VerificationError
+from ._snapshot import Snapshot
+from .axes import Keep, Label, Structure, reach
+from .cost import count_macs, count_parameters
+from .report import PruneReport
+from .surgery import (
+    ParameterMap,
+    Plan,
+    Replayed,
+    Undo,
+    build_plan,
+    cut_copy,
+    cut_inplace,
+    explain,
+    keep_sets,
+    masked_model,
+    removed_positions,
+)
+from .verification import Observer, Verification, compare
+
+
+def cut(
+    snapshot: Snapshot,
+    labels: Sequence[Label],
+    snapshots: Sequence[Snapshot],
+    *,
+    inplace: bool,
+    verify: bool,
+    output: str = "module",
+) -> tuple[nn.Module, PruneReport]:
+    """Carry out a cut; see :meth:`secateur.PruningIR.prune`."""
+    structure = snapshot.structure
+    seconds = dict(snapshot.seconds)
+    with _timed(seconds, "select"):
+        removed = removed_positions(structure, labels)
+        keep, zeroed = keep_sets(structure, removed)
+    bindings = snapshot.following.bindings.values()
+    with _timed(seconds, "replay"):
+        found = snapshot.followed().replay(keep, bindings)
+        if not found.clean:
+            _refuse(structure, keep, found)
+    with _timed(seconds, "plan"):
+        plan = build_plan(structure, keep, zeroed, bindings, found.scales)
+    observer = Observer(snapshots)
+    with _timed(seconds, "reference"):
+        wanted = observer.run(masked_model(snapshot.model, structure, removed)) if verify else None
+    before = count_parameters(structure.analysis), count_macs(structure.analysis)
+    undo = Undo(enabled=verify)
+    try:
+        with _timed(seconds, "surgery"):
+            model, cuts = _apply(snapshot.model, plan, undo, inplace)
+        with _timed(seconds, "verification"):
+            verification = None if wanted is None else compare(wanted, observer.run(model), at=observer.at)
+            _judge(verification, structure, plan)
+    except BaseException:
+        undo.restore()
+        raise
+    after = count_parameters(structure.analysis, plan.keep), count_macs(structure.analysis, plan.keep)
+    report = PruneReport(
+        parameters=(before[0], after[0]),
+        macs=(before[1], after[1]),
+        groups=[(group, plan.removed.get(group.name, 0)) for group in structure.groups],
+        verification=verification,
+        pinned=structure.pins,
+        reach=reach(structure),
+        parameter_map=cuts,
+        plan=plan,
+        seconds=seconds,
+    )
+    return model, report
+
+
+def _apply(model: nn.Module, plan: Plan, undo: Undo, inplace: bool) -> tuple[nn.Module, ParameterMap]:
+    if inplace:
+        return model, cut_inplace(model, plan, undo)
+    return cut_copy(model, plan)
+
+
+def _refuse(structure: Structure, keep: Keep, found: Replayed) -> NoReturn:
+    """Raise, before anything is touched, since the model's code does not follow this very cut."""
+    names = [group.name for group in structure.groups if group.axis in keep]
+    raise SurgeryError(
+        f"{explain(found)}.\nWays out: leave that group alone (PruningIR(model, ignore=[...]); cut here: "
+        f"{', '.join(names)}), or take the rewritten graph: "
+        'ir.prune(labels=..., output="graph"). Nothing has been changed.'
+    )
+
+
+def _judge(verification: Verification | None, structure: Structure, plan: Plan) -> None:
+    """Raise if outputs differ though every group that was cut is exact."""
+    if verification is None or verification.passed:
+        return
+    touched = [group for group in structure.groups if group.axis in plan.keep]
+    if all(group.exact for group in touched) or verification.error != verification.error:
+        worst = max(verification.comparisons, key=lambda c: c.error)
+        raise VerificationError(
+            f"{worst.output} {worst.shape} of the small model differs from the masked model by a relative "
+            f"error of {worst.error:.2e} (tolerance {verification.tolerance:.0e}), though all groups that "
+            f"were cut are exact: {', '.join(group.name for group in touched[:8])}. The model is as it was. "
+            "This is a defect of Secateur or of a custom rule: please report it with the model."
+        )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = time.perf_counter() - start
+
+

@@ -1,0 +1,40 @@
+"""The exceptions of Secateur.
+
+    SecateurError
+    ├── CaptureError(RuntimeError)        the model could not be run and recorded
+    │   └── UnsupportedModelError(TypeError)   a kind of model that cannot be recorded at all
+    ├── RuleError(ValueError)             an operator rule contradicts itself or another one
+    ├── LabelError(ValueError)            labels, groups or ratios that do not fit the model
+    ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
+    └── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
+
+Every class is also the builtin that a caller would expect.
+"""
+
+
+class SecateurError(Exception):
+    """Root of all exceptions that Secateur raises on its own account."""
+
+
+class CaptureError(SecateurError, RuntimeError):
+    """The model could not be run and recorded with the given inputs."""
+
+
+class UnsupportedModelError(CaptureError, TypeError):
+    """The model is of a kind that cannot be recorded, such as a ``ScriptModule``."""
+
+
+class RuleError(SecateurError, ValueError):
+    """An operator rule is registered twice, or states something that the operator contradicts."""
+
+
+class LabelError(SecateurError, ValueError):
+    """Labels, group names or ratios that do not fit the model they are used on."""
+
+
+class SurgeryError(SecateurError, RuntimeError):
+    """The plan cannot be carried out on this model; nothing has been changed."""
+
+
+class VerificationError(SecateurError, RuntimeError):
+    """The small model and the masked model disagree; the model has been given back untouched."""

@@ -1,0 +1,158 @@
+"""A snapshot: a model recorded and analysed at one set of inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._errors import CaptureError, LabelError
+from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule
+from .capture import Detail, Graph, record
+from .surgery import Followed, Following, follow, unfoldable
+
+LeafModules = Iterable[str | type | nn.Module]
+
+
+@dataclass
+class Settings:
+    """How a model is to be looked at: see :class:`secateur.PruningIR`."""
+
+    leaf_modules: tuple[str | type | nn.Module, ...] = ()
+    soft_tracing: bool = True
+    attention: str = "both"
+    ignore: tuple[str | nn.Module | nn.Parameter, ...] = ()
+
+    def detail(self) -> Detail:
+        """What to record whole."""
+
+        def is_leaf(path: str, module: nn.Module) -> bool:
+            return any(
+                path == leaf if isinstance(leaf, str)
+                else isinstance(module, leaf) if isinstance(leaf, type)
+                else module is leaf
+                for leaf in self.leaf_modules
+            )  # fmt: skip
+
+        return Detail(has_rule, is_leaf)
+
+
+@dataclass
+class Snapshot:
+    """A model at one set of inputs. Recording and analysis happen when they are first asked for.
+
+    Attributes:
+        name: what the user calls it.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        scores: what a criterion collected, by group name; empty before.
+    """
+
+    name: str
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    settings: Settings = field(default_factory=Settings)
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What one run of the model dispatched."""
+        graph = record(self.model, self.args, self.kwargs, detail=self.settings.detail())
+        self.seconds["capture"] = graph.seconds
+        return graph
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Dimensions of every tensor.
+
+        Raises:
+            CaptureError: with ``soft_tracing=False``, if there is an operator without a rule.
+        """
+        analysis = analyse(self.graph)
+        if analysis.opaque and not self.settings.soft_tracing:
+            lines = [
+                f"  {self.graph.nodes[index]}: {why} ({self.graph.nodes[index].site})"
+                for index, why in analysis.opaque.items()
+            ]
+            raise CaptureError(
+                "these operators cannot be followed, and soft_tracing is off:\n" + "\n".join(lines)
+                + "\nRegister a rule with @secateur.register_rule, or use soft_tracing=True to pin them."
+            )
+        return analysis
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Groups and pins, after everything that the user and the model's code rule out."""
+        start = time.perf_counter()
+        pins = self._user_pins(build_structure(self.analysis))
+        inexact = unfoldable(self.analysis)
+        structure = build_structure(self.analysis, pins, inexact)
+        following = follow(Followed(structure, self.model, self.args, self.kwargs, self.settings.detail()))
+        self.__dict__["following"] = following
+        if following.blocked:
+            pins += [(axis, reason, None) for axis, reason in following.blocked]
+            structure = build_structure(self.analysis, pins, inexact)
+        self.seconds["analysis"] = self.analysis.seconds + time.perf_counter() - start
+        return structure
+
+    @cached_property
+    def following(self) -> Following:
+        """How the model's code follows a cut."""
+        _ = self.structure
+        return self.__dict__["following"]
+
+    def followed(self) -> Followed:
+        """The model's code, ready to be replayed."""
+        return Followed(self.structure, self.model, self.args, self.kwargs, self.settings.detail())
+
+    def _user_pins(self, structure: Structure) -> list[tuple[Dim, str, Any]]:
+        pins: list[tuple[Dim, str, Any]] = []
+        other = {"heads": "features", "features": "heads", "both": ""}[self.settings.attention]
+        pins += [
+            (group.axis, f"attention={self.settings.attention!r} leaves its {other}", None)
+            for group in structure.groups
+            if other and group.role == other
+        ]
+        for ignored in self.settings.ignore:
+            pins += self._ignored(ignored)
+        return pins
+
+    def _ignored(self, ignored: Any) -> list[tuple[Dim, str, Any]]:
+        """Pins for the outputs of a module, or all dimensions of a parameter."""
+        names = parameter_names(self.model, ignored)
+        values = {name: value for value in self.graph.values for name in value.names}
+        return [
+            (dim, f"ignore={ignored if isinstance(ignored, str) else name!r}", None)
+            for name in names
+            if name in values
+            for dim in self.analysis.dims_of(values[name].id)[:1]
+        ]
+
+
+def parameter_names(model: nn.Module, what: Any) -> list[str]:
+    """Names of the parameters that a path, a module or a parameter stands for.
+
+    Raises:
+        LabelError: if it is not in the model.
+    """
+    if isinstance(what, nn.Parameter):
+        found = [name for name, p in model.named_parameters(remove_duplicate=False) if p is what]
+    else:
+        if isinstance(what, nn.Module):
+            paths = [path for path, module in model.named_modules() if module is what]
+            what = paths[0] if paths else what
+        found = [
+            name
+            for name, _ in model.named_parameters(remove_duplicate=False)
+            if isinstance(what, str) and (name == what or name.startswith(f"{what}."))
+        ]
+    if not found and not (isinstance(what, str) and what in dict(model.named_modules())):
+        raise LabelError(f"ignore: there is no module or parameter {what!r} in {type(model).__name__}")
+    return found

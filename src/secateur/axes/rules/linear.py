@@ -1,0 +1,121 @@
+"""Linear maps: linear layers, the matmul family, einsum, bilinear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._flow import Flow, Signal, add, multiplies, multiply, weighs
+from .._operator import Operand, Operator
+from .._table import aten, register_rule
+
+
+@register_rule(*aten("linear"), flow=weighs)
+def linear(op: Operator, input: Operand, weight: Operand, bias: Operand | None = None) -> Any:
+    op.sum_over(op.unify(input[-1], weight[-1]), input, weight)
+    if len(weight) == 1:
+        return input[:-1]
+    if bias is not None and len(bias):
+        op.unify(weight[0], bias[0])
+    return [*input[:-1], weight[0]]
+
+
+def contract(op: Operator, a: Operand, b: Operand) -> list[Any]:
+    """Dimensions of ``a @ b``; between two activations these are heads and features of attention."""
+    row = [] if len(a) == 1 else [a[-2]]
+    column = [] if len(b) == 1 else [b[-1]]
+    shared = op.unify(a[-1], b[-2] if len(b) > 1 else b[0])
+    op.sum_over(shared, a, b)
+    batch = op.broadcast(a[:-2], b[:-2])
+    if batch and not (a.is_state or b.is_state):
+        op.role(shared, "features")
+        for dim in column:
+            op.role(dim, "features")
+        for dim in batch:
+            op.role(dim, "heads")
+    return [*batch, *row, *column]
+
+
+@register_rule(*aten("matmul", "mm", "bmm", "mv", "dot", "vdot"), flow=multiplies)
+def matmul(op: Operator, self: Operand, other: Operand) -> Any:
+    return contract(op, self, other)
+
+
+def _adds_product(first: str, second: str) -> Any:
+    return lambda flow: add(flow["self"], multiply(flow[first], flow[second]))
+
+
+@register_rule(*aten("addmm"), flow=_adds_product("mat1", "mat2"))
+def addmm(op: Operator, self: Operand, mat1: Operand, mat2: Operand, beta: Any = 1, alpha: Any = 1) -> Any:
+    return op.broadcast(contract(op, mat1, mat2), self)
+
+
+@register_rule(*aten("baddbmm", "addbmm"), flow=_adds_product("batch1", "batch2"))
+def baddbmm(op: Operator, self: Operand, batch1: Operand, batch2: Operand, beta: Any = 1, alpha: Any = 1) -> Any:
+    dims = contract(op, batch1, batch2)
+    if len(op.shape) == 2:  # addbmm sums over the batch
+        op.sum_over(dims[0], batch1, batch2)
+        dims = dims[1:]
+    return op.broadcast(dims, self)
+
+
+@register_rule(*aten("addmv", "addr"), flow=lambda flow: add(flow["self"], multiply(*flow.tensors()[1:])))
+def addmv(op: Operator, self: Operand, mat: Operand, vec: Operand, beta: Any = 1, alpha: Any = 1) -> Any:
+    dims = contract(op, mat, vec) if len(mat) == 2 else [mat[0], vec[0]]
+    return op.broadcast(dims, self)
+
+
+@register_rule(*aten("outer", "ger"), flow=multiplies)
+def outer(op: Operator, self: Operand, vec2: Operand) -> Any:
+    return [self[0], vec2[0]]
+
+
+@register_rule(*aten("einsum"), flow=multiplies)
+def einsum(op: Operator, equation: str, tensors: Sequence[Operand], path: Any = None) -> Any:
+    left, _, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    letters: dict[str, Any] = {}
+    ellipsis: list[list[Any]] = []
+    carriers: dict[str, list[Operand]] = {}
+    for term, tensor in zip(terms, tensors, strict=True):
+        names, dims = _einsum_dims(term, tensor)
+        ellipsis.append(dims)
+        for name, dim in names:
+            if name in letters and 1 in (dim.size, letters[name].size):
+                letters[name] = dim if letters[name].size == 1 else letters[name]
+            else:
+                letters[name] = op.unify(letters.get(name, dim), dim)
+            carriers.setdefault(name, []).append(tensor)
+    shared = op.broadcast(*ellipsis)
+    if "->" not in equation:
+        right = "..." * bool(shared) + "".join(sorted(n for n in letters if left.count(n) == 1))
+    before, dots, after = right.partition("...")
+    for name, dim in letters.items():
+        if name not in right:
+            op.sum_over(dim, *carriers[name])
+            if len(tensors) > 1 and not any(t.is_state for t in carriers[name]):
+                op.role(dim, "features")
+    return [*(letters[n] for n in before), *(shared if dots else []), *(letters[n] for n in after)]
+
+
+def _einsum_dims(term: str, tensor: Operand) -> tuple[list[tuple[str, Any]], list[Any]]:
+    before, dots, after = term.partition("...")
+    end = len(tensor) - len(after) if dots else len(before)
+    named = [*zip(before, tensor[: len(before)], strict=True), *zip(after, tensor[end:], strict=bool(dots))]
+    return named, tensor[len(before) : end]
+
+
+def _bilinear(flow: Flow) -> Signal:
+    product = multiply(flow["input1"], flow["input2"], flow["weight"])
+    return add(product, flow["bias"]) if flow["bias"] else product
+
+
+@register_rule(*aten("bilinear"), flow=_bilinear)
+def bilinear(
+    op: Operator, input1: Operand, input2: Operand, weight: Operand, bias: Operand | None = None
+) -> Any:
+    op.sum_over(op.unify(input1[-1], weight[1]), input1, weight)
+    op.sum_over(op.unify(input2[-1], weight[2]), input2, weight)
+    if bias is not None:
+        op.unify(weight[0], bias[0])
+    return [*op.broadcast(input1[:-1], input2[:-1]), weight[0]]

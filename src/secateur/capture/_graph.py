@@ -1,0 +1,134 @@
+"""The operator graph: what one real run of a model dispatched, in the order that it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from types import CodeType
+from typing import Any
+
+import torch
+
+
+class Source(Enum):
+    """Where a tensor of the graph comes from."""
+
+    INPUT = "input"
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    ATTRIBUTE = "attribute"
+    CONSTANT = "constant"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Stands for a tensor in the recorded arguments and results of a node."""
+
+    id: int
+
+
+@dataclass(slots=True)
+class Value:
+    """A tensor of the graph: its shape and dtype when it first appeared, and where it came from.
+
+    ``names`` holds every path of a parameter, buffer or attribute (several when it is tied), or
+    the path of an input inside the arguments. ``base`` is the id of the tensor whose memory it
+    may share, itself where it shares none.
+    """
+
+    id: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    source: Source
+    names: tuple[str, ...] = ()
+    base: int = -1
+    requires_grad: bool = False
+
+    @property
+    def name(self) -> str:
+        """The first path, or ``%id`` for a tensor without one."""
+        return self.names[0] if self.names else f"%{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The line of source code that called an operator."""
+
+    code: CodeType
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.code.co_filename}:{self.line} in {self.code.co_name}"
+
+
+@dataclass(slots=True)
+class Node:
+    """One operator call: arguments with every tensor replaced by a :class:`Ref`."""
+
+    index: int
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    module: str
+    site: Site | None
+
+    @property
+    def inputs(self) -> list[int]:
+        """Ids of the tensors that the operator reads, in argument order."""
+        return [*refs(self.args), *refs(self.kwargs)]
+
+    @property
+    def outputs(self) -> list[int]:
+        """Ids of the tensors that it returned; one that it changed in place keeps its id."""
+        return list(refs(self.result))
+
+    def __str__(self) -> str:
+        return f"{self.op} in {self.module or 'the model'}"
+
+
+@dataclass(slots=True)
+class Graph:
+    """Everything that one run of the model dispatched."""
+
+    nodes: list[Node] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+    module_types: dict[str, type] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def state(self, *sources: Source) -> Iterator[Value]:
+        """The values that come from any of ``sources``, in the order that they were met."""
+        return (value for value in self.values if value.source in sources)
+
+
+def refs(tree: Any) -> Iterator[int]:
+    """Ids of all :class:`Ref` in nested lists, tuples and dicts."""
+    if isinstance(tree, Ref):
+        yield tree.id
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from refs(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from refs(item)
+
+
+def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """``tree`` with ``change`` applied to every leaf that is a ``kind``.
+
+    >>> map_tree([1, (2.0, "a")], int, lambda n: n + 1)
+    [2, (2.0, 'a')]
+    """
+    if isinstance(tree, kind):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        items = [map_tree(item, kind, change) for item in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    if isinstance(tree, dict):
+        return {key: map_tree(item, kind, change) for key, item in tree.items()}
+    return tree

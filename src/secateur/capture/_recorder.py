@@ -1,0 +1,293 @@
+"""The recorder: a real run of the model, watched where PyTorch dispatches its operators.
+
+Operators are seen *below autograd and above their decomposition*: ``linear``, ``einsum``,
+``scaled_dot_product_attention`` or ``lstm`` arrive whole, as the user's code called them, and the
+sizes that the code wrote into its calls are still in their arguments. What has no rule and is
+composed of other operators is recorded as its pieces.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._errors import CaptureError
+from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
+from ._modules import ModuleStack, owned_tensors, unwrap
+from ._pytree import map_tensors, named_tensors
+from ._state import untouched
+
+_TORCH = str(Path(torch.__file__).parent) + "/"
+_HERE = str(Path(__file__).parent.parent) + "/"
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """The operator of a node that records the call of one whole module.
+
+    ``opaque`` marks a module that the user asked to keep whole (``leaf_modules``). ``settings`` are
+    its attributes that are plain numbers, for the rule to read.
+    """
+
+    type: type
+    path: str
+    opaque: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        return self.type.__name__
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How finely to record.
+
+    ``has_rule(op)`` says whether an operator or module type is understood whole; ``is_leaf(path,
+    module)`` whether the user wants the module kept whole.
+    """
+
+    has_rule: Callable[[Any], bool]
+    is_leaf: Callable[[str, nn.Module], bool] = lambda path, module: False
+
+    def call_of(self, path: str, module: nn.Module) -> ModuleCall | None:
+        """The node that stands for ``module``, or None to record what is inside it."""
+        if self.is_leaf(path, module):
+            return ModuleCall(type(module), path, opaque=True)
+        if not self.has_rule(type(module)):
+            return None
+        numbers = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float))}
+        return ModuleCall(type(module), path, settings=numbers)
+
+
+def below_autograd() -> Any:
+    """Dispatch under autograd, where composite operators arrive whole."""
+    return torch._C._AutoDispatchBelowAutograd()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    detail: Detail,
+) -> Graph:
+    """Run ``model`` once and return the graph of what it dispatched.
+
+    The model is run in eval mode, without gradients, and is afterwards exactly as it was.
+
+    Args:
+        model: any ``nn.Module``; wrappers such as ``DataParallel`` are looked through.
+        args: positional arguments of its forward, tensors anywhere inside.
+        kwargs: keyword arguments, likewise.
+        detail: what to record whole.
+
+    Raises:
+        CaptureError: when the model's forward raises; the cause is attached.
+        UnsupportedModelError: for TorchScript and for things that are no module.
+    """
+    model = unwrap(model)
+    recorder = Recorder(model, detail)
+    # The model may write into its inputs: it gets tensors of its own.
+    args, kwargs = recorder.take_inputs(args, kwargs or {})
+    start = time.perf_counter()
+    with untouched(model), recorder.running(model):
+        try:
+            with below_autograd(), recorder:
+                result = model(*args, **kwargs)
+        except Exception as error:
+            raise CaptureError(recorder.explain(error)) from error
+        finally:
+            recorder.undo_writes()
+    recorder.graph.seconds = time.perf_counter() - start
+    recorder.take_outputs(result)
+    return recorder.graph
+
+
+class Recorder(TorchDispatchMode):
+    """Writes every operator that is dispatched into a :class:`Graph`."""
+
+    def __init__(self, model: nn.Module, detail: Detail) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self._detail = detail
+        self._stack = ModuleStack(model)
+        self._ids: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
+        self._alive: list[torch.Tensor] = []
+        self._before_write: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._paused = False
+        for path, module in model.named_modules():
+            self.graph.module_types[path] = type(module)
+        for source, name, tensor in owned_tensors(model):
+            self._register(tensor, source, name)
+
+    # -- tensors ---------------------------------------------------------------------------------
+
+    def _known(self, tensor: torch.Tensor) -> int | None:
+        entry = self._ids.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def _register(self, tensor: torch.Tensor, source: Source, name: str = "", base: int = -1) -> int:
+        known = self._known(tensor)
+        if known is not None:
+            value = self.graph.values[known]
+            if name and name not in value.names and source is value.source:
+                value.names = (*value.names, name)
+            return known
+        id_ = len(self.graph.values)
+        value = Value(
+            id_, tuple(tensor.shape), tensor.dtype, tensor.device, source,
+            (name,) if name else (), base if base >= 0 else id_, tensor.requires_grad,
+        )  # fmt: skip
+        self.graph.values.append(value)
+        self._ids[id(tensor)] = (weakref.ref(tensor), id_)
+        return id_
+
+    def take_inputs(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Copies of the inputs, registered under their paths."""
+        args, kwargs = map_tensors((tuple(args), dict(kwargs)), lambda t: t.detach().clone())
+        for path, tensor in [*named_tensors(args, "args"), *named_tensors(kwargs, "kwargs")]:
+            self._alive.append(tensor)
+            self.graph.inputs[path] = self._register(tensor, Source.INPUT, path)
+        return args, kwargs
+
+    def take_outputs(self, result: Any) -> None:
+        """Note which tensors the model returned."""
+        for path, tensor in named_tensors(result, "output"):
+            self.graph.outputs[path] = self._register(tensor, Source.CONSTANT)
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def running(self, model: nn.Module) -> Any:
+        """Context in which module paths are followed and whole modules are recorded as one node."""
+        for path, module in model.named_modules():
+            call = self._detail.call_of(path, module)
+            if call is not None:
+                module.forward = self._whole(call, module)  # `untouched` takes it off again
+        return self._stack.watching()
+
+    def _whole(self, call: ModuleCall, module: nn.Module) -> Callable[..., Any]:
+        forward = module.forward
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            if self._paused:
+                return forward(*args, **kwargs)
+            # Attribute access runs parametrizations: outside of the pause, so they are recorded.
+            state = {name: getattr(module, name) for name, _ in module.named_parameters(recurse=False)}
+            state |= {name: tensor for name, tensor in module.named_parameters() if "." in name}
+            node_kwargs = {**kwargs, "module": state}
+            self._paused = True
+            try:
+                result = forward(*args, **kwargs)
+            finally:
+                self._paused = False
+            self._write(call, args, node_kwargs, result)
+            return result
+
+        return recorded
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            self._protect(func, args, kwargs)
+        if self._paused:
+            return func(*args, **kwargs)
+        if is_composite(func) and not self._detail.has_rule(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        self._write(func, args, kwargs, result)
+        return result
+
+    def _write(self, op: Any, args: Any, kwargs: Any, result: Any) -> None:
+        bases: list[int] = []
+
+        def read(tensor: torch.Tensor) -> Ref:
+            known = self._known(tensor)
+            if known is None:
+                known = self._register(tensor, Source.CONSTANT)
+                self._alive.append(tensor)
+            bases.append(self.graph.values[known].base)
+            return Ref(known)
+
+        node_args = map_tree(args, torch.Tensor, read)
+        node_kwargs = map_tree(kwargs, torch.Tensor, read)
+        # A view shares memory with its first operand; more than that is not needed of it.
+        base = bases[0] if bases and may_alias(op) else -1
+        node_result = map_tree(
+            result, torch.Tensor, lambda t: Ref(self._register(t, Source.OPERATOR, base=base))
+        )
+        node = Node(
+            len(self.graph.nodes), op, node_args, node_kwargs, node_result, self._stack.path, call_site()
+        )  # fmt: skip
+        self.graph.nodes.append(node)
+
+    # -- leave no trace ----------------------------------------------------------------------------
+
+    def _protect(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep the value of a tensor that the model owns before an operator writes into it."""
+        for position, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            target = args[position] if position < len(args) else kwargs.get(argument.name)
+            if not isinstance(target, torch.Tensor):
+                continue
+            base = target if target._base is None else target._base
+            known = self._known(base)
+            if known is None or known in self._before_write:
+                continue
+            if self.graph.values[known].source in (Source.PARAMETER, Source.BUFFER, Source.ATTRIBUTE):
+                self._before_write[known] = (base, base.detach().clone())
+
+    def undo_writes(self) -> None:
+        """Give parameters, buffers and attributes that were written into their values back."""
+        for tensor, value in self._before_write.values():
+            tensor.detach().copy_(value)
+
+    def explain(self, error: Exception) -> str:
+        """What to tell a user whose forward raised."""
+        where = self._stack.path
+        inputs = ", ".join(
+            f"{path}: {tuple(self.graph.values[id_].shape)} {self.graph.values[id_].dtype}"
+            for path, id_ in self.graph.inputs.items()
+        )
+        return (
+            f"the model's forward raised {type(error).__name__} in module {where!r}: {error}\n"
+            f"It was called with {inputs or 'no tensors'}. Check that model(*args, **kwargs) runs."
+        )
+
+
+def is_composite(func: Any) -> bool:
+    """Whether an operator is defined by others, and can be recorded as them."""
+    return func._can_decompose() and torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), "CompositeImplicitAutograd"
+    )
+
+
+def may_alias(op: Any) -> bool:
+    """Whether a result of ``op`` may share memory with its first operand."""
+    schema = getattr(op, "_schema", None)
+    return schema is None or is_composite(op) or any(r.alias_info is not None for r in schema.returns)
+
+
+def call_site() -> Site | None:
+    """The innermost frame of the user's own code, or of a library other than torch."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((_TORCH, _HERE)) and not name.startswith("<"):
+            return Site(frame.f_code, frame.f_lineno)
+        frame = frame.f_back
+    return None

@@ -1,0 +1,6 @@
+"""Cost: what a model takes, computed from its graph for any keep sets, or measured."""
+
+from ._latency import Latency as Latency
+from ._latency import measure_latency as measure_latency
+from ._macs import count_macs as count_macs
+from ._macs import count_parameters as count_parameters

@@ -1,0 +1,51 @@
+"""Group magnitude: how large everything is that a label touches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._errors import LabelError
+from ..axes import Structure, labels_at
+from ..capture import Source, owned_tensors
+
+Scores = dict[str, torch.Tensor]
+
+
+def magnitude_scores(structure: Structure, model: nn.Module) -> Scores:
+    """L2 norm over all parameter elements that each label touches, for every group.
+
+    Source: the norm-based group importance of Fang et al., "DepGraph" (CVPR 2023), without its
+    normalisation: ``sqrt(sum of w**2)`` over every weight, bias and affine parameter of the group.
+
+    Returns:
+        For every group name a float64 tensor of shape ``(size,)``.
+
+    Raises:
+        LabelError: if a parameter of a group holds NaN.
+    """
+    owned = {name: tensor for source, name, tensor in owned_tensors(model) if source is Source.PARAMETER}
+    dims = {value.name: structure.analysis.dims_of(value.id) for value in structure.analysis.graph.state(Source.PARAMETER)}
+    energy: dict[tuple[str, int], np.ndarray] = {}
+    scores: Scores = {}
+    for group in structure.groups:
+        total = np.zeros(group.size)
+        for name, dim in group.parameters:
+            if (name, dim) not in energy:
+                energy[name, dim] = _energy(owned[name], name, dim)
+            labels = labels_at(dims[name][dim], group.axis)
+            inside = labels >= 0
+            total += np.bincount(labels[inside], energy[name, dim][inside], group.size)
+        scores[group.name] = torch.from_numpy(np.sqrt(total))
+    return scores
+
+
+def _energy(parameter: torch.Tensor, name: str, dim: int) -> np.ndarray:
+    """Sum of squares at each position of one dimension."""
+    others = [d for d in range(parameter.dim()) if d != dim]
+    squares = parameter.detach().float().square()
+    energy = (squares.sum(others) if others else squares).double().cpu().numpy()
+    if np.isnan(energy).any():
+        raise LabelError(f"parameter {name!r} holds NaN, so nothing can be said of what matters in it")
+    return energy

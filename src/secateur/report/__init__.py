@@ -1,0 +1,5 @@
+"""Reports: what was done, as values that print as tables."""
+
+from ._prune import PruneReport as PruneReport
+from ._tables import Table as Table
+from ._tables import render as render

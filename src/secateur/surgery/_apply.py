@@ -1,0 +1,177 @@
+"""Carry out a plan: on a copy that is made smaller on the way, or on the model itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..axes import Positions
+from ..capture import Source, owned_tensors
+from ._attention import MultiheadAttention
+from ._constants import read, write
+from ._copies import copy_with, like
+from ._layers import stale_sizes
+from ._masking import zero_out
+from ._plan import Plan, TensorChange
+
+REFITS: dict[type, Callable[[Any, Any, Any], None]] = {
+    nn.MultiheadAttention: MultiheadAttention.refit,
+    MultiheadAttention: MultiheadAttention.refit,
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What became of a parameter: the one that replaces it, and the positions kept in each dimension."""
+
+    parameter: torch.Tensor
+    positions: tuple[Positions | None, ...]
+
+
+ParameterMap = dict[torch.Tensor, Cut]
+
+
+def slice_tensor(tensor: torch.Tensor, positions: tuple[Positions | None, ...]) -> torch.Tensor:
+    """The kept positions of a tensor, in its memory format."""
+    new = tensor.detach()
+    for dim, stay in enumerate(positions):
+        if stay is not None:
+            new = new.index_select(dim, torch.from_numpy(stay).to(new.device))
+    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(
+        memory_format=torch.channels_last
+    ):
+        return new.contiguous(memory_format=torch.channels_last)
+    return new.contiguous()
+
+
+def cut_copy(model: nn.Module, plan: Plan) -> tuple[nn.Module, ParameterMap]:
+    """A smaller copy of ``model``; the model itself is only read."""
+    changes = {name: change for change in plan.tensors for name in change.names}
+    cuts: ParameterMap = {}
+
+    def smaller(source: Source, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        change = changes.get(name)
+        if change is None:
+            new = like(tensor.detach().clone(), tensor)
+        else:
+            new = _cut(tensor, change)
+        if tensor.grad is not None:
+            new.grad = slice_tensor(tensor.grad, change.positions) if change else tensor.grad.clone()
+        cuts[tensor] = Cut(new, change.positions if change else (None,) * tensor.dim())
+        return new
+
+    small = copy_with(model, smaller)
+    _fit(small, plan, Undo())
+    return small, cuts
+
+
+def cut_inplace(model: nn.Module, plan: Plan, undo: Undo) -> ParameterMap:
+    """Make ``model`` itself smaller, one tensor at a time; ``undo`` learns how to take it back."""
+    owned: dict[str, torch.Tensor] = {name: tensor for _, name, tensor in owned_tensors(model)}
+    cuts: ParameterMap = {}
+    for change in plan.tensors:
+        old = owned[change.names[0]]
+        new = _cut(old, change)
+        if old.grad is not None:
+            new.grad = slice_tensor(old.grad, change.positions)
+        cuts[old] = Cut(new, change.positions)
+        for name in change.names:
+            _put(model, change.source, name, new)
+            undo.note(lambda name=name, old=old, source=change.source: _put(model, source, name, old))
+            owned.pop(name)
+    for tensor in owned.values():
+        if isinstance(tensor, nn.Parameter):
+            cuts[tensor] = Cut(tensor, (None,) * tensor.dim())
+    _fit(model, plan, undo)
+    return cuts
+
+
+@dataclass
+class Undo:
+    """Steps that take a cut back, last first. Holds the old tensors, so drop it when it is not needed."""
+
+    steps: list[Callable[[], None]] = field(default_factory=list)
+    enabled: bool = True
+
+    def note(self, step: Callable[[], None]) -> None:
+        """Remember a step, unless nothing is to be taken back."""
+        if self.enabled:
+            self.steps.append(step)
+
+    def restore(self) -> None:
+        """Take everything back."""
+        while self.steps:
+            self.steps.pop()()
+
+
+def _cut(tensor: torch.Tensor, change: TensorChange) -> torch.Tensor:
+    new = like(slice_tensor(tensor, change.positions), tensor)
+    zero_out(new, [None if rows is None else torch.from_numpy(rows) for rows in change.zeros])
+    with torch.no_grad():
+        for dim, positions, factor in change.scales:
+            scale = torch.ones(new.shape[dim], dtype=torch.float64)
+            scale[torch.from_numpy(positions)] = factor
+            shape = [-1 if d == dim else 1 for d in range(new.dim())]
+            new.mul_(scale.reshape(shape).to(new))
+    return new
+
+
+def _put(model: nn.Module, source: Source, name: str, tensor: torch.Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    if source is Source.ATTRIBUTE:
+        _put_attribute(model, name, tensor)
+        return
+    module = model.get_submodule(owner)
+    if source is Source.BUFFER:
+        module._buffers[attribute] = tensor
+    else:
+        setattr(module, attribute, tensor)  # recurrent layers keep a list of their own up to date
+
+
+def _put_attribute(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Set a plain tensor attribute, which may be an item of a list or dict."""
+    head, bracket, rest = name.partition("[")
+    owner, _, attribute = head.rpartition(".")
+    module = model.get_submodule(owner)
+    if not bracket:
+        setattr(module, attribute, tensor)
+        return
+    items = copy.copy(getattr(module, attribute))
+    key: Any = rest[:-1]
+    key = int(key) if isinstance(items, (list, tuple)) else next(k for k in items if repr(k) == key)
+    if isinstance(items, tuple):
+        items = (*items[:key], tensor, *items[key + 1 :])
+    else:
+        items[key] = tensor
+    setattr(module, attribute, items)
+
+
+def _fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
+    """Attributes, equivalent modules, and the sizes that torch's layers keep."""
+    for refit in plan.refits:
+        module = model.get_submodule(refit.module)
+        state, kind = dict(vars(module)), module.__class__
+        projection = getattr(module, "out_proj", None)
+        undo.note(lambda module=module, state=state, kind=kind: _give_back(module, state, kind))
+        if projection is not None:
+            inner = dict(vars(projection))
+            undo.note(lambda p=projection, state=inner: _give_back(p, state, p.__class__))
+        REFITS[refit.type](module, refit.numbers, refit.settings)
+    for change in plan.attributes:
+        module = model.get_submodule(change.place.module)
+        path = change.place.path
+        undo.note(lambda module=module, path=path, value=read(module, path): write(module, path, value))
+        write(module, path, change.after)
+    for _, module, name, value, size in list(stale_sizes(model)):
+        undo.note(lambda module=module, name=name, value=value: setattr(module, name, value))
+        setattr(module, name, size)
+
+
+def _give_back(module: nn.Module, state: dict[str, Any], kind: type) -> None:
+    module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+    vars(module).update(state)

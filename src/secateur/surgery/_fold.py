@@ -1,0 +1,192 @@
+"""Folding a factor into parameters: where a tensor has to be multiplied, scale what makes it.
+
+Going back from the tensor through operators that pass a factor on (views, sums, rotations), one
+comes to the layers that make it. Scaling their rows scales the tensor; it is allowed if nothing
+else reads those rows. Which rows those are, of a fused query-key-value projection say, is found by
+sending row numbers through the recorded views.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..axes import Analysis, Operand, Positions
+from ..capture import Node, Ref, Source, map_tree
+
+aten = torch.ops.aten
+
+_MOVES = {
+    p
+    for name in (
+        "view", "reshape", "_unsafe_view", "permute", "transpose", "unflatten", "flatten", "select", "slice",
+        "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "contiguous", "t", "movedim",
+        "narrow", "swapaxes", "expand", "alias", "clone", "mT",
+    )
+    for p in (getattr(aten, name),)
+}  # fmt: skip
+_SUMS = {aten.add, aten.sub, aten.cat, aten.stack, aten.concat}
+_PASSES = {aten.neg, aten.to, aten._to_copy, aten.dropout, aten.roll, aten.flip, aten.repeat, aten.repeat_interleave}
+_FACTORS = {aten.mul, aten.div}
+_ROWS: dict[Any, dict[str, int]] = {
+    # Of each parameter, the dimension that runs along the result's features.
+    aten.linear: {"weight": 0, "bias": 0},
+    **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), {"weight": 0, "bias": 0}),
+    aten.addmm: {"mat2": 1, "self": -1},
+    aten.matmul: {"other": -1},
+    **dict.fromkeys((aten.layer_norm, aten.rms_norm), {"weight": -1, "bias": -1}),
+    aten.batch_norm: {"weight": 0, "bias": 0},
+}
+_CHANNELS = {aten.conv1d, aten.conv2d, aten.conv3d, aten.batch_norm}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parameter rows to multiply: (name, dimension, positions before the cut)."""
+
+    rows: tuple[tuple[str, int, Positions], ...]
+
+
+class Folder:
+    """Finds folds in one analysed graph."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self._graph = analysis.graph
+        self._producer: dict[int, Node | None] = {}
+        self._readers: dict[int, list[Node]] = defaultdict(list)
+        for node in self._graph.nodes:
+            for id_ in dict.fromkeys(node.inputs):
+                self._readers[id_].append(node)
+            for id_ in node.outputs:
+                # Written twice (in place): what made it is no longer one operator.
+                self._producer[id_] = None if id_ in self._producer or id_ in node.inputs else node
+
+    def fold(self, target: int, reader: Node) -> Fold | None:
+        """How to multiply tensor ``target``, as ``reader`` reads it, by scaling parameters."""
+        path: dict[int, Node] = {reader.index: reader}
+        ends: list[Node] = []
+        if not self._back(target, path, ends):
+            return None
+        rows: list[tuple[str, int, Positions]] = []
+        for end in {node.index: node for node in ends}.values():
+            found = self._rows_of(end, path, (reader.index, target))
+            if found is None:
+                return None
+            rows += found
+        inner = (n for n in path.values() if n is not reader and packet(n) not in _MOVES)
+        for node in inner:
+            if any(not self._stays_inside(id_, path) for id_ in node.outputs) and node not in ends:
+                return None
+        return Fold(tuple(rows))
+
+    def _back(self, id_: int, path: dict[int, Node], ends: list[Node]) -> bool:
+        """Follow a factor back to the layers that can take it; collects the operators on the way."""
+        node = self._producer.get(id_)
+        if node is None:
+            return False
+        if node.index in path:
+            return True
+        operator, kind = self._analysis.operators[node.index], packet(node)
+        if operator is None:
+            return False
+        if kind in _ROWS and self._has_parameters(operator.arguments, kind):
+            path[node.index] = node
+            ends.append(node)
+            return True
+        tensors = [o for o in _operands(operator.arguments) if not o.is_state]
+        if kind in _MOVES or kind in _PASSES:
+            tensors = tensors[:1]
+        elif kind in _FACTORS:
+            return self._back_through_factor(node, tensors, path, ends)
+        elif kind not in _SUMS:
+            return False
+        path[node.index] = node
+        return bool(tensors) and all(self._back(operand.id, path, ends) for operand in tensors)
+
+    def _back_through_factor(
+        self, node: Node, tensors: list[Operand], path: dict[int, Node], ends: list[Node]
+    ) -> bool:
+        for operand in tensors[: 1 if packet(node) is aten.div else None]:
+            trial, found = dict(path), list(ends)
+            trial[node.index] = node
+            if self._back(operand.id, trial, found):
+                path.update(trial)
+                ends[:] = found
+                return True
+        return False
+
+    def _has_parameters(self, arguments: dict[str, Any], kind: Any) -> bool:
+        given = [arguments.get(name) for name in _ROWS[kind]]
+        return isinstance(given[0], Operand) and all(
+            operand is None or self._graph.values[operand.id].source is Source.PARAMETER for operand in given
+        )
+
+    def _rows_of(
+        self, end: Node, path: dict[int, Node], goal: tuple[int, int]
+    ) -> list[tuple[str, int, Positions]] | None:
+        """The rows of a layer that reach the path, or None if something else reads them too."""
+        (out,) = end.outputs
+        shape = self._graph.values[out].shape
+        dim = 1 if packet(end) in _CHANNELS else len(shape) - 1
+        index = torch.arange(shape[dim]).reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        ours: set[int] = set()
+        others: set[int] = set()
+        for reader, id_, rows in self._uses(out, index.expand(shape)):
+            # Of the goal itself only the one operand is meant: keys and values go there too.
+            inside = id_ == goal[1] if reader.index == goal[0] else reader.index in path
+            (ours if inside else others).update(rows.unique().tolist())
+        if out in self._graph.outputs.values() or ours & others or not ours:
+            return None
+        positions = np.array(sorted(ours))
+        operator = self._analysis.operators[end.index]
+        assert operator is not None
+        found = []
+        for name, row in _ROWS[packet(end)].items():
+            operand = operator.arguments.get(name)
+            if operand is not None:
+                value = self._graph.values[operand.id]
+                if len(self._readers[operand.id]) > 1:
+                    return None  # a shared layer
+                found.append((value.name, row % len(value.shape), positions))
+        return found
+
+    def _uses(self, id_: int, rows: torch.Tensor) -> Iterator[tuple[Node, int, torch.Tensor]]:
+        """Every operator other than a view that reads the tensor: it, what it reads, its row numbers."""
+        for reader in self._readers[id_]:
+            if packet(reader) not in _MOVES:
+                yield reader, id_, rows
+                continue
+            args, kwargs = map_tree((reader.args, reader.kwargs), Ref, lambda ref: rows)
+            results = reader.op(*args, **kwargs)
+            results = [results] if isinstance(results, torch.Tensor) else results
+            for out, result in zip(reader.outputs, results, strict=True):
+                yield from self._uses(out, result)
+
+    def _stays_inside(self, id_: int, path: dict[int, Node]) -> bool:
+        if id_ in self._graph.outputs.values():
+            return False
+        for reader in self._readers[id_]:
+            if reader.index in path:
+                continue
+            if packet(reader) not in _MOVES or not all(self._stays_inside(o, path) for o in reader.outputs):
+                return False
+        return True
+
+
+def packet(node: Node) -> Any:
+    """The operator packet of a node, without its overload."""
+    return getattr(node.op, "overloadpacket", node.op)
+
+
+def _operands(arguments: dict[str, Any]) -> Iterator[Operand]:
+    for value in arguments.values():
+        if isinstance(value, Operand):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (item for item in value if isinstance(item, Operand))

@@ -1,0 +1,53 @@
+"""The masked model: the original architecture with everything that a label touches set to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..axes import Leaf, Structure, kept
+from ..capture import Source
+from ._copies import copy_with, like
+
+
+def zero_positions(
+    structure: Structure, removed: Mapping[Leaf, set[int]]
+) -> dict[str, list[torch.Tensor | None]]:
+    """For every parameter that is touched: the positions to zero in each dimension, by first name."""
+    keep = {axis: np.setdiff1d(np.arange(axis.size), list(gone)) for axis, gone in removed.items()}
+    touched: dict[str, list[torch.Tensor | None]] = {}
+    for value in structure.analysis.graph.state(Source.PARAMETER):
+        rows: list[torch.Tensor | None] = []
+        for dim in structure.analysis.dims_of(value.id):
+            stay = kept(dim, keep)
+            gone = None if stay is None else np.setdiff1d(np.arange(dim.size), stay)
+            rows.append(None if gone is None or not len(gone) else torch.from_numpy(gone))
+        if any(row is not None for row in rows):
+            touched[value.name] = rows
+    return touched
+
+
+def zero_out(tensor: torch.Tensor, rows: list[torch.Tensor | None]) -> None:
+    """Set the given positions of each dimension to zero, in place."""
+    with torch.no_grad():
+        for dim, positions in enumerate(rows):
+            if positions is not None:
+                tensor.index_fill_(dim, positions.to(tensor.device), 0)
+
+
+def masked_model(
+    model: nn.Module, structure: Structure, removed: Mapping[Leaf, set[int]]
+) -> nn.Module:
+    """A copy of ``model`` with every parameter position that is to be removed set to zero."""
+    touched = zero_positions(structure, removed)
+
+    def masked(source: Source, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.detach().clone()
+        if name in touched:
+            zero_out(copy, touched[name])
+        return like(copy, tensor)
+
+    return copy_with(model, masked)

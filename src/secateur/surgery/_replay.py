@@ -1,0 +1,263 @@
+"""Replay: follow the model's code through the recorded graph at other sizes, without computing.
+
+The code of the operated model is run on ghosts. Every operator that it dispatches is held against
+the recorded one: same operator, same tensors, and the integers that the planned sizes ask for.
+Where the code asks for another size, the difference is noted and the run goes on with the planned
+one, so a single run finds everything that has to follow. Values that the code reads (``item``)
+are those of the recorded run, so it takes the same path. Costs some 30 microseconds an operator.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..axes import Analysis, Keep, Number, kept_size
+from ..capture import (
+    Detail,
+    ModuleStack,
+    Node,
+    Ref,
+    Site,
+    Source,
+    below_autograd,
+    call_site,
+    is_composite,
+    map_tensors,
+    map_tree,
+    untouched,
+)
+from ._fold import Fold
+from ._ghost import Ghost
+
+
+@dataclass(slots=True)
+class Reader:
+    """A frame of the model's code that led to an operator: a module in it, and the names it reads."""
+
+    module: nn.Module
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Mismatch:
+    """An integer or factor that the code wrote into a call, and that should have been another.
+
+    ``number`` is None for a number that the rule of the operator does not know as a size.
+    """
+
+    node: Node
+    number: Number | None
+    recorded: Any
+    actual: Any
+    wanted: Any
+    site: Site | None
+    readers: list[Reader]
+
+    def __str__(self) -> str:
+        where = f" ({self.site})" if self.site else ""
+        return (
+            f"{self.node.op} in module {self.node.module!r}{where} was called with {self.actual}, "
+            f"and {self.wanted} is needed (it was {self.recorded} before)"
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Parameter rows that have to be multiplied by a factor."""
+
+    fold: Fold
+    factor: float
+
+
+@dataclass
+class Replayed:
+    """What a replay found.
+
+    ``scales`` are factors that the code computes from sizes and that parameters can take in;
+    ``error`` is what ended the replay before its time, at node ``reached``.
+    """
+
+    mismatches: list[Mismatch] = field(default_factory=list)
+    scales: list[Scale] = field(default_factory=list)
+    error: Exception | None = None
+    reached: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether the code follows the plan all through."""
+        return not self.mismatches and self.error is None
+
+
+class PathChanged(Exception):
+    """The code dispatched another operator than it did when it was recorded."""
+
+
+class Replay(TorchDispatchMode):
+    """Runs a model's code on ghosts along a recorded graph."""
+
+    def __init__(self, analysis: Analysis, keep: Keep, detail: Detail) -> None:
+        super().__init__()
+        self.found = Replayed()
+        self._analysis = analysis
+        self._graph = analysis.graph
+        self._keep = keep
+        self._detail = detail
+        self._shapes: dict[int, tuple[int, ...]] = {}
+        self._same: dict[int, int] = {}
+
+    def ghost(self, id_: int) -> Ghost:
+        """A ghost of a graph value, at its planned shape.
+
+        Each is made anew: torch copies what a factory operator returns unless nobody else holds it.
+        """
+        value = self._graph.values[id_]
+        shape = self._shapes.get(id_)
+        if shape is None:
+            dims = self._analysis.dims_of(id_)
+            shape = self._shapes[id_] = tuple(kept_size(dim, self._keep) for dim in dims)
+        return Ghost(shape, value.dtype, value.device, id_)
+
+    def run(self, model: nn.Module, args: Any, kwargs: Any) -> Replayed:
+        """Follow ``model``, whose tensors are ghosts of this replay, through the whole graph."""
+        inputs = self._graph.inputs
+        # The recorder registered positional inputs as "args[0]...": the paths find their ids.
+        paths = iter([*inputs.values()])
+        args, kwargs = map_tensors((tuple(args), dict(kwargs)), lambda _: self.ghost(next(paths)))
+        stack = ModuleStack(model)
+        with untouched(model), stack.watching():
+            for path, module in model.named_modules():
+                call = self._detail.call_of(path, module)
+                if call is not None:
+                    module.forward = self._whole(call)
+            try:
+                with below_autograd(), self:
+                    model(*args, **kwargs)
+                if any(not _skipped(node, None) for node in self._graph.nodes[self.found.reached :]):
+                    raise PathChanged("the code ended before the recorded run did")
+            except Exception as error:  # noqa: BLE001 - whatever the model's code raises is a finding
+                self.found.error = error
+        return self.found
+
+    def _whole(self, call: Any) -> Callable[..., Any]:
+        def replayed(*args: Any, **kwargs: Any) -> Any:
+            return self._step(call, args, kwargs)
+
+        return replayed
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_composite(func) and not self._detail.has_rule(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return self._step(func, args, kwargs)
+
+    def _step(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        node = self._next(op)
+        if node.op != op:
+            raise PathChanged(f"{op} was called where {node} was recorded")
+        self.found.reached += 1
+        self._compare(node, args, kwargs)
+        return map_tree(node.result, Ref, lambda ref: self.ghost(self._same.get(ref.id, ref.id)))
+
+    def _next(self, op: Any) -> Node:
+        nodes = self._graph.nodes
+        while self.found.reached < len(nodes) and _skipped(nodes[self.found.reached], op):
+            # Ghosts are contiguous: torch gives them back without dispatching anything.
+            node = nodes[self.found.reached]
+            self._same[node.outputs[0]] = self._same.get(node.inputs[0], node.inputs[0])
+            self.found.reached += 1
+        if self.found.reached >= len(nodes):
+            raise PathChanged(f"{op} was called after the recorded run's end")
+        return nodes[self.found.reached]
+
+    # -- comparison --------------------------------------------------------------------------------
+
+    def _compare(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        operator = self._analysis.operators[node.index]
+        numbers: dict[tuple[str, int | None], Number] = {}
+        names: tuple[str, ...] = ()
+        if operator is not None:
+            numbers = {(n.argument, n.position): n for n in operator.numbers}
+            names = tuple(operator.arguments)
+        for (name, position), recorded, actual in _pairs(names, node, args, kwargs):
+            if isinstance(recorded, Ref):
+                self._same_tensor(node, recorded, actual)
+            elif isinstance(recorded, (bool, int, float)) and isinstance(actual, (bool, int, float)):
+                number = numbers.get((name, position))
+                wanted = self._wanted(number, recorded)
+                if actual != wanted:
+                    self.found.mismatches.append(
+                        Mismatch(node, number, recorded, actual, wanted, call_site(), list(_readers()))
+                    )
+
+    def _wanted(self, number: Number | None, recorded: Any) -> Any:
+        if number is None or not isinstance(recorded, int) or recorded == -1:
+            return recorded
+        if abs(recorded) != number.dim.size:
+            return recorded  # an end past the last position, for instance
+        size = kept_size(self._analysis.algebra.resolve(number.dim), self._keep)
+        return -size if number.negative else size
+
+    def _same_tensor(self, node: Node, ref: Ref, actual: Any) -> None:
+        if isinstance(actual, Ghost):
+            if actual.value_id != self._same.get(ref.id, ref.id):
+                raise PathChanged(f"{node} reads another tensor than it did when recorded")
+        elif self._graph.values[ref.id].source is not Source.CONSTANT:
+            raise PathChanged(f"{node} reads a tensor that was not followed")
+
+
+def _skipped(node: Node, op: Any) -> bool:
+    """Whether the recorded node is one that a ghost does not dispatch."""
+    return node.op == torch.ops.aten.contiguous.default and node.op != op
+
+
+def _pairs(
+    names: tuple[str, ...], node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
+    """((argument name, position in a list), recorded, actual) for every leaf of the arguments."""
+    if len(args) != len(node.args) or kwargs.keys() - {"module"} != node.kwargs.keys() - {"module"}:
+        raise PathChanged(f"{node} is called with other arguments than it was when recorded")
+    for index, (recorded, actual) in enumerate(zip(node.args, args, strict=True)):
+        yield from _leaves(names[index] if index < len(names) else "", recorded, actual)
+    for name, recorded in node.kwargs.items():
+        if name in kwargs:
+            yield from _leaves(name, recorded, kwargs[name])
+
+
+def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
+    if isinstance(recorded, (list, tuple)) and isinstance(actual, (list, tuple)):
+        if len(recorded) != len(actual):
+            raise PathChanged(f"the argument {name} has {len(actual)} items, {len(recorded)} were recorded")
+        for position, (left, right) in enumerate(zip(recorded, actual, strict=True)):
+            yield (name, position), left, right
+    else:
+        yield (name, None), recorded, actual
+
+
+_HERE = str(Path(__file__).parent.parent) + "/"
+_PLUMBING = ("_call_impl", "_wrapped_call_impl", "__torch_dispatch__")
+
+
+def _readers(depth: int = 40) -> Iterator[Reader]:
+    """Frames of the model's code, innermost first, with every module that a local variable holds."""
+    frame = sys._getframe(3)
+    while frame is not None and depth:
+        code: CodeType = frame.f_code
+        if not code.co_filename.startswith(_HERE) and code.co_name not in _PLUMBING:
+            for local in frame.f_locals.values():
+                if isinstance(local, nn.Module):
+                    yield Reader(local, code.co_names)
+        frame, depth = frame.f_back, depth - 1
