@@ -9,6 +9,7 @@ from ._errors import SurgeryError as SurgeryError
 from ._errors import UnsupportedModelError as UnsupportedModelError
 from ._errors import VerificationError as VerificationError
 from ._ir import PruningIR as PruningIR
+from ._prune import prune as prune
 from .axes import Group as Group
 from .axes import Label as Label
 from .axes import register_rule as register_rule

@@ -23,11 +23,12 @@ from .surgery import (
     cut_copy,
     cut_inplace,
     explain,
+    graph_module,
     keep_sets,
     masked_model,
     removed_positions,
 )
-from .verification import Observer, Verification, compare
+from .verification import Observer, Verification
 
 
 def cut(
@@ -48,20 +49,23 @@ def cut(
     bindings = snapshot.following.bindings.values()
     with _timed(seconds, "replay"):
         found = snapshot.followed().replay(keep, bindings)
-        if not found.clean:
+        if not found.clean and output == "module":
             _refuse(structure, keep, found)
     with _timed(seconds, "plan"):
         plan = build_plan(structure, keep, zeroed, bindings, found.scales)
-    observer = Observer(snapshots)
-    with _timed(seconds, "reference"):
-        wanted = observer.run(masked_model(snapshot.model, structure, removed)) if verify else None
+    observer = Observer([snapshot] if output == "graph" else snapshots)
+    if verify:
+        with _timed(seconds, "reference"):
+            observer.reference(masked_model(snapshot.model, structure, removed))
     before = count_parameters(structure.analysis), count_macs(structure.analysis)
     undo = Undo(enabled=verify)
     try:
         with _timed(seconds, "surgery"):
             model, cuts = _apply(snapshot.model, plan, undo, inplace)
+            if output == "graph":
+                model = graph_module(structure.analysis, plan.keep, model)
         with _timed(seconds, "verification"):
-            verification = None if wanted is None else compare(wanted, observer.run(model), at=observer.at)
+            verification = observer.compare(model) if verify else None
             _judge(verification, structure, plan)
     except BaseException:
         undo.restore()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ._cutting import cut
 from ._errors import LabelError
@@ -30,6 +30,10 @@ class PruningIR:
         soft_tracing: pin and list what cannot be followed; with False it raises instead.
         attention: which axes of attention to offer: ``"heads"``, ``"features"`` or ``"both"``.
         ignore: modules (paths or objects) whose outputs are to stay as they are, or parameters.
+        output: ``"module"`` cuts the user's own class, as far as its code can follow; ``"graph"``
+            makes :meth:`prune` return a ``torch.fx.GraphModule`` in which every size is rewritten, so
+            the code has no say in what may be cut. Default: ``"module"``, but for a ``GraphModule``
+            (or ``ExportedProgram``) ``"graph"``.
 
     Raises:
         UnsupportedModelError: for TorchScript, and for things that are no module.
@@ -54,12 +58,16 @@ class PruningIR:
         soft_tracing: bool = True,
         attention: str = "both",
         ignore: Iterable[str | nn.Module | nn.Parameter] = (),
+        output: str | None = None,
     ) -> None:
         if attention not in ("heads", "features", "both"):
             raise LabelError(f"attention is 'heads', 'features' or 'both', got {attention!r}")
         self._given = model
         self._model = unwrap(model)
-        self._settings = Settings(tuple(leaf_modules or ()), soft_tracing, attention, tuple(ignore))
+        output = output or ("graph" if isinstance(self._model, fx.GraphModule) else "module")
+        self._settings = Settings(
+            tuple(leaf_modules or ()), soft_tracing, attention, tuple(ignore), _known_output(output)
+        )
         self._snapshots: dict[str, Snapshot] = {}
         self.report: PruneReport | None = None
 
@@ -148,7 +156,7 @@ class PruningIR:
         inplace: bool = False,
         skip_label_checking: bool = False,
         verify: bool = True,
-        output: str = "module",
+        output: str | None = None,
     ) -> PruningIR:
         """Take labels off and return the IR of the smaller model, with a ``report``.
 
@@ -160,8 +168,7 @@ class PruningIR:
             verify: compare the result with the masked model on every snapshot's inputs and on one
                 random draw. Costs two more forwards each; outputs are equal to 1e-4 in float32
                 and 1e-9 in float64, else the cut is taken back.
-            output: ``"module"``, or ``"graph"`` for a ``torch.fx.GraphModule`` in which every
-                size is rewritten: a way out for code that cannot follow.
+            output: ``"module"`` or ``"graph"``, as in the constructor, whose word it has by default.
 
         Raises:
             LabelError: for labels that do not fit this model.
@@ -169,6 +176,9 @@ class PruningIR:
             VerificationError: if only exact groups were cut and outputs differ; nothing has changed.
         """
         snapshot = self.snapshot(name)
+        output = _known_output(output or self._settings.output)
+        if inplace and output == "graph":
+            raise LabelError('output="graph" makes a new module: it cannot be had with inplace=True')
         labels = list(labels)
         if skip_label_checking:
             labels = [Label(label.group, label.index) for label in labels]
@@ -193,6 +203,12 @@ class PruningIR:
 def _members(group: Group) -> str:
     names = [f"{name}[{dim}]" for name, dim in group.parameters]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _known_output(output: str) -> str:
+    if output not in ("module", "graph"):
+        raise LabelError(f"output is 'module' or 'graph', got {output!r}")
+    return output
 
 
 def _portable(leaves: Iterable[Any]) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ class Settings:
     soft_tracing: bool = True
     attention: str = "both"
     ignore: tuple[str | nn.Module | nn.Parameter, ...] = ()
+    output: str = "module"
 
     def detail(self) -> Detail:
         """What to record whole."""
@@ -94,11 +95,13 @@ class Snapshot:
         pins = self._user_pins(build_structure(self.analysis))
         inexact = unfoldable(self.analysis)
         structure = build_structure(self.analysis, pins, inexact)
-        following = follow(Followed(structure, self.model, self.args, self.kwargs, self.settings.detail()))
+        code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail())
+        # A rewritten graph can follow everything: there the code has no say.
+        following = follow(code) if self.settings.output == "module" else Following()
         self.__dict__["following"] = following
-        if following.blocked:
+        if following.blocked or following.relations:
             pins += [(axis, reason, None) for axis, reason in following.blocked]
-            structure = build_structure(self.analysis, pins, inexact)
+            structure = build_structure(self.analysis, pins, inexact, following.relations)
         self.seconds["analysis"] = self.analysis.seconds + time.perf_counter() - start
         return structure
 

@@ -15,6 +15,7 @@ from ._analysis import STATE as STATE
 from ._analysis import Analysis as Analysis
 from ._analysis import analyse as analyse
 from ._analysis import number_value as number_value
+from ._balance import balanced_sizes as balanced_sizes
 from ._groups import Group as Group
 from ._groups import Label as Label
 from ._groups import Member as Member

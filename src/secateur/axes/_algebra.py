@@ -66,6 +66,8 @@ class Concat:
 
 Dim: TypeAlias = Leaf | Product | Concat
 
+MOST_CUTS = 16
+
 UNIT = Product(())
 EMPTY = Concat(())
 
@@ -231,16 +233,21 @@ class Algebra:
         self._irregular(a, b, f"the factors {a!r} and {b!r} do not align")
 
     def _unify_parts(self, a: Dim, b: Dim) -> None:
-        while a.size and b.size:
-            size = min(_first(a).size, _first(b).size)
+        # Of two that share an axis at different offsets (x[1:] and x[:-1]) every cut makes another.
+        most = len(_parts(a)) + len(_parts(b)) + MOST_CUTS
+        for _ in range(most):
+            if not (a.size and b.size):
+                return None
+            size = min(_parts(a)[0].size, _parts(b)[0].size)
             if not (self._cuttable(a, size) and self._cuttable(b, size)):
                 return self._irregular(a, b, f"the parts of {a!r} and {b!r} do not align")
             (left, a), (right, b) = self._cut(a, size), self._cut(b, size)
             self.unify(left, right)
             a, b = self.resolve(a), self.resolve(b)
+        return self._irregular(a, b, "an axis is laid against itself, shifted") if a.size else None
 
     def _cuttable(self, dim: Dim, size: int) -> bool:
-        for part in dim.parts if isinstance(dim, Concat) else (dim,):
+        for part in _parts(dim):
             if size <= 0:
                 break
             if size < part.size and isinstance(part, Product):
@@ -249,7 +256,7 @@ class Algebra:
         return True
 
     def _cut(self, dim: Dim, size: int) -> tuple[Dim, Dim]:
-        parts = dim.parts if isinstance(dim, Concat) else (dim,)
+        parts = _parts(dim)
         for index, part in enumerate(parts):
             if size < part.size:
                 head, tail = self._cut_part(part, size) if size else (EMPTY, part)
@@ -268,8 +275,8 @@ class Algebra:
         return head, tail
 
 
-def _first(dim: Dim) -> Dim:
-    return dim.parts[0] if isinstance(dim, Concat) else dim
+def _parts(dim: Dim) -> tuple[Dim, ...]:
+    return dim.parts if isinstance(dim, Concat) else (dim,)
 
 
 def _leaves(dim: Dim) -> Iterator[Leaf]:

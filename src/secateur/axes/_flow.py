@@ -65,6 +65,19 @@ def add(*signals: Signal | None) -> Signal:
 # The kinds of operators, as the ``flow`` of their rules.
 
 
+def adds(*names: str) -> Callable[[Flow], Signal]:
+    """The flow of a result that is zero where each of these arguments is, numbers included."""
+
+    def flow(flow: Flow) -> Signal:
+        numbers = (flow.arguments.get(name) for name in names)
+        if any(isinstance(n, (int, float, complex)) and n != 0 for n in numbers):
+            return loses(flow)
+        terms = [signal for name in names if (signal := flow[name]) is not None]
+        return add(*terms) if terms else ZERO
+
+    return flow
+
+
 def keeps(flow: Flow) -> Signal:
     """f(0) = 0, or positions are only moved: zero where every operand is."""
     signals = flow.tensors()

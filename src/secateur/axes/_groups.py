@@ -92,13 +92,23 @@ class Pin:
 
 @dataclass
 class Structure:
-    """The analysed model: groups, pins, and what links them."""
+    """The analysed model: groups, pins, and what links them.
+
+    ``relations`` are balances that the model's code asks for, as against those of the rules.
+    """
 
     analysis: Analysis
     groups: list[Group]
     pins: list[Pin]
     pinned: dict[Leaf, list[tuple[str, Node | None]]]
     key: str
+    relations: tuple[tuple[Dim, ...], ...] = ()
+
+    def balances(self) -> list[list[Dim]]:
+        """Dimensions that have to stay equal in size: for rules, and for the model's code."""
+        algebra = self.analysis.algebra
+        stated = (*(dims for dims, _ in algebra.balances), *self.relations)
+        return [[algebra.resolve(dim) for dim in dims] for dims in stated]
 
     def group(self, name: str) -> Group:
         """The group of that name; KeyError if there is none."""
@@ -109,6 +119,7 @@ def build_structure(
     analysis: Analysis,
     more_pins: Sequence[tuple[Dim, str, Any]] = (),
     more_inexact: Sequence[tuple[Dim, str]] = (),
+    relations: Sequence[tuple[Dim, ...]] = (),
 ) -> Structure:
     """Find the groups of an analysed graph.
 
@@ -135,7 +146,8 @@ def build_structure(
     key = hashlib.sha256(repr([(g.name, g.size) for g in groups]).encode()).hexdigest()[:16]
     for group in groups:
         group.source = key
-    return Structure(analysis, groups, _pins(analysis, members, pinned), dict(pinned), key)
+    pins = _pins(analysis, members, pinned)
+    return Structure(analysis, groups, pins, dict(pinned), key, tuple(relations))
 
 
 def _members(analysis: Analysis) -> dict[Leaf, list[Member]]:

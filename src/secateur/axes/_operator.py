@@ -56,8 +56,8 @@ def operands_in(values: Iterable[Any]) -> Iterator[Operand]:
 class Number:
     """An integer argument of a call that is the size of a dimension, so has to change with it.
 
-    ``argument`` and ``position`` say where it stands: ``position`` inside a list, None for a plain int.
-    A ``negative`` number counts from the end (``x[:-n]``).
+    ``argument`` and ``position`` say where it stands: ``position`` inside a list, None for a plain
+    int. A ``negative`` number counts from the end (``x[:-n]``).
     """
 
     argument: str
@@ -81,8 +81,9 @@ class Sum:
 class Rescale:
     """An operand that the operator scales by ``size ** power`` of a dimension it measures itself.
 
-    When the dimension shrinks, the operand has to be multiplied by ``(old / new) ** -power`` for the
-    result to stay what it was.
+    When the dimension shrinks from ``old`` to ``new`` positions, the operand has to be multiplied by
+    ``(old / new) ** power`` for the result to stay what it was: attention divides queries by the root
+    of their width (power -0.5), so a narrower query has to be multiplied by ``(new / old) ** 0.5``.
     """
 
     operand: int
@@ -102,6 +103,7 @@ class Operator:
     inexact_dims: list[tuple[Dim, str]] = field(default_factory=list)
     rescales: list[Rescale] = field(default_factory=list)
     inexact_if: list[tuple[int, Dim, str]] = field(default_factory=list)
+    spared: list[tuple[int, Dim]] = field(default_factory=list)
     roles: list[tuple[Dim, str]] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -149,6 +151,14 @@ class Operator:
     def inexact_if_used(self, result: int, dim: Dim, reason: str) -> None:
         """As :meth:`inexact`, where the model uses the result of that number."""
         self.inexact_if.append((result, dim, reason))
+
+    def spare(self, operand: Operand, dim: Dim) -> None:
+        """The masked model leaves this operand as it is along ``dim``.
+
+        The operator divides by it, so that zeros would give NaN, and multiplies by another operand
+        that carries ``dim`` as well and is masked.
+        """
+        self.spared.append((operand.id, dim))
 
     def role(self, dim: Dim, name: str) -> None:
         """Call the axes of ``dim`` by what they are here: ``heads`` or ``features`` of attention."""

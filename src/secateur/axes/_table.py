@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,14 +49,26 @@ class Rule:
 TABLE: dict[Any, Rule] = {}
 
 
+# Rules of libraries that may be imported later: by module, the operators' names and rules.
+_WAITING: dict[str, list[tuple[str, Rule]]] = {}
+
+
 def overloads(operator: Any) -> Iterator[Any]:
-    """The overloads of an operator packet, without those that write to ``out=``."""
-    if isinstance(operator, torch._ops.OpOverloadPacket):
-        for name in operator.overloads():
-            if "out" not in name.split("_"):
-                yield getattr(operator, name)
-    else:
+    """The overloads of an operator packet that models call.
+
+    Left out are those that write to ``out=``, and those that TorchScript keeps in the same packets
+    for itself, such as its arithmetic on Python numbers.
+    """
+    if not isinstance(operator, torch._ops.OpOverloadPacket):
         yield operator
+        return
+    for name in operator.overloads():
+        overload = getattr(operator, name)
+        written = (a for a in overload._schema.arguments if a.alias_info and a.alias_info.is_write)
+        if any(argument.kwarg_only for argument in written):
+            continue
+        if overload.namespace != "aten" or torch._C._dispatch_has_kernel(overload.name()):
+            yield overload
 
 
 def register_rule(
@@ -65,7 +78,8 @@ def register_rule(
 
     Args:
         operators: overloads (``torch.ops.mylib.op.default``), packets (``torch.ops.mylib.op``, all
-            of its overloads) or module classes (their calls are then recorded whole).
+            of its overloads) or module classes (their calls are then recorded whole). An operator
+            of a library that may be imported later, by name: ``"torchvision::nms"``.
         flow: what becomes of zeros: one of the functions of ``secateur.axes.flow``.
         samples: function that yields argument tuples to judge the rule on
             (:func:`secateur.testing.check_rule`).
@@ -87,19 +101,38 @@ def register_rule(
     def register(function: RuleFunction) -> RuleFunction:
         rule = Rule(function, flow, samples, inspect.signature(function))
         for operator in operators:
-            if not isinstance(operator, (torch._ops.OpOverload, torch._ops.OpOverloadPacket, type)):
-                raise TypeError(f"expected an operator of torch.ops or a module class, got {operator!r}")
-            for overload in overloads(operator):
-                if overload in TABLE:
-                    raise RuleError(
-                        f"{overload} has a rule already: {TABLE[overload].function.__module__}."
-                        f"{TABLE[overload].function.__qualname__}. Take it out of the table with "
-                        "secateur.axes.unregister_rule(operator) before you register another."
-                    )
-                TABLE[overload] = rule
+            if isinstance(operator, str):
+                _WAITING.setdefault(operator.partition("::")[0], []).append((operator, rule))
+                _register_imported()
+            elif isinstance(operator, (torch._ops.OpOverload, torch._ops.OpOverloadPacket, type)):
+                _register(operator, rule)
+            else:
+                raise TypeError(
+                    f"expected an operator of torch.ops or a module class, got {operator!r}"
+                )
         return function
 
     return register
+
+
+def _register(operator: Any, rule: Rule) -> None:
+    for overload in overloads(operator):
+        if overload in TABLE:
+            other = TABLE[overload].function
+            raise RuleError(
+                f"{overload} has a rule already: {other.__module__}.{other.__qualname__}. Take it out "
+                "of the table with secateur.axes.unregister_rule(operator) before you register another."
+            )
+        TABLE[overload] = rule
+
+
+def _register_imported() -> None:
+    """Register the rules of libraries that have been imported in the meantime."""
+    for library in [name for name in _WAITING if name in sys.modules]:
+        for name, rule in _WAITING.pop(library):
+            packet = getattr(getattr(torch.ops, library), name.partition("::")[2], None)
+            if packet is not None:  # some versions of the library lack it
+                _register(packet, rule)
 
 
 def unregister_rule(operator: Any) -> None:
@@ -110,18 +143,21 @@ def unregister_rule(operator: Any) -> None:
 
 def has_rule(operator: Any) -> bool:
     """Whether an operator overload or a module class has a rule."""
+    if _WAITING:
+        _register_imported()
     return operator in TABLE
+
+
+# Operators that a rule is written for and that this version of torch does not have.
+ABSENT: list[str] = []
 
 
 def aten(*names: str) -> list[Any]:
     """Packets of ``torch.ops.aten`` by name, each with its in-place variant where there is one."""
     found = []
     for name in names:
-        for variant in (name, f"{name}_"):
-            packet = getattr(torch.ops.aten, variant, None)
-            if packet is not None:
-                found.append(packet)
-    if len({p.__name__.rstrip("_") for p in found}) < len({n.rstrip("_") for n in names}):
-        missing = [n for n in names if not hasattr(torch.ops.aten, n)]
-        raise RuleError(f"torch.ops.aten has no {', '.join(missing)}")
+        packets = [getattr(torch.ops.aten, n, None) for n in (name, f"{name}_")]
+        found += [packet for packet in packets if packet is not None]
+        if not any(packets):
+            ABSENT.append(name)
     return found

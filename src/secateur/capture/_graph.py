@@ -92,12 +92,27 @@ class Node:
 
 @dataclass(slots=True)
 class Graph:
-    """Everything that one run of the model dispatched."""
+    """Everything that one run of the model dispatched.
+
+    Attributes:
+        nodes: operator calls in the order that they ran.
+        values: all tensors, by id.
+        inputs: ids of the model's inputs by path.
+        outputs: ids of its outputs by path.
+        constants: tensors that the code used and the model does not own, by id.
+        call: leaves (tensors as :class:`Ref`) and pytree spec of ``(args, kwargs)``.
+        result: likewise of what the model returned.
+        module_types: class of every module by path.
+        seconds: wall time of the recorded run.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
+    constants: dict[int, torch.Tensor] = field(default_factory=dict)
+    call: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
+    result: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
     module_types: dict[str, type] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from .._errors import CaptureError
 from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
@@ -157,12 +158,19 @@ class Recorder(TorchDispatchMode):
         for path, tensor in [*named_tensors(args, "args"), *named_tensors(kwargs, "kwargs")]:
             self._alive.append(tensor)
             self.graph.inputs[path] = self._register(tensor, Source.INPUT, path)
+        self.graph.call = self._flat((args, kwargs))
         return args, kwargs
+
+    def _flat(self, tree: Any) -> tuple[list[Any], Any]:
+        leaves, spec = tree_flatten(tree)
+        refs = [Ref(self._register(x, Source.CONSTANT)) if isinstance(x, torch.Tensor) else x for x in leaves]
+        return refs, spec
 
     def take_outputs(self, result: Any) -> None:
         """Note which tensors the model returned."""
         for path, tensor in named_tensors(result, "output"):
             self.graph.outputs[path] = self._register(tensor, Source.CONSTANT)
+        self.graph.result = self._flat(result)
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -218,7 +226,7 @@ class Recorder(TorchDispatchMode):
             known = self._known(tensor)
             if known is None:
                 known = self._register(tensor, Source.CONSTANT)
-                self._alive.append(tensor)
+                self.graph.constants[known] = tensor
             bases.append(self.graph.values[known].base)
             return Ref(known)
 

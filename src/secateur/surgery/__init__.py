@@ -6,11 +6,12 @@ from ._apply import Undo as Undo
 from ._apply import cut_copy as cut_copy
 from ._apply import cut_inplace as cut_inplace
 from ._attention import MultiheadAttention as MultiheadAttention
-from ._follow import Followed as Followed
-from ._follow import Following as Following
-from ._follow import explain as explain
+from ._code import Followed as Followed
+from ._code import Following as Following
+from ._code import explain as explain
+from ._code import unfoldable as unfoldable
 from ._follow import follow as follow
-from ._follow import unfoldable as unfoldable
+from ._graph_module import graph_module as graph_module
 from ._masking import masked_model as masked_model
 from ._plan import Plan as Plan
 from ._plan import build_plan as build_plan

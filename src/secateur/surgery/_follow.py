@@ -1,129 +1,35 @@
 """Which cuts the model's own code can follow, found by replay before any group is offered.
 
 All groups are cut at once on ghosts. What the code writes into its calls and has to change is
-bound to attributes; where nothing fits, the groups that are to blame are found one by one, and
-pinned with the line of code as the reason. Nothing of the model is touched.
+bound to attributes; dimensions that it takes to be equal are balanced; where nothing fits, the
+groups that are to blame are found one by one, and pinned with the line of code as the reason.
+Nothing of the model is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from ..axes import Analysis, Dim, Group, Keep, Leaf, Rescale, Structure, kept_size
-from ..capture import Detail, Node
-from ._constants import Binding, Place, candidates, set_sizes
-from ._copies import copy_with
-from ._fold import Folder, packet
-from ._layers import stale_sizes
-from ._replay import Mismatch, Replay, Replayed, Scale
+from ..axes import Dim, Group, Leaf
+from ._code import Followed, Following, explain, halves, progress
+from ._constants import Binding, Place
+from ._relations import relate
+from ._replay import Mismatch, Replayed
 
 ROUNDS = 12
 
 
-@dataclass
-class Following:
-    """How the code follows: bound attributes, and axes that it cannot follow, with the reason."""
-
-    bindings: dict[Place, Binding] = field(default_factory=dict)
-    blocked: list[tuple[Leaf, str]] = field(default_factory=list)
-
-
-@dataclass
-class Followed:
-    """A model whose code is followed, with the inputs it was recorded at."""
-
-    structure: Structure
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    detail: Detail
-
-    def replay(self, keep: Keep, bindings: Iterable[Binding]) -> Replayed:
-        """Run the code at the sizes of ``keep`` with ``bindings`` carried out."""
-        analysis = self.structure.analysis
-        replay = Replay(analysis, keep, self.detail)
-        ids = {name: value.id for value in analysis.graph.values for name in value.names}
-        model = copy_with(self.model, lambda source, name, tensor: replay.ghost(ids[name]))
-        set_sizes(model, bindings, analysis.algebra, keep)
-        for _, module, name, _, size in list(stale_sizes(model)):
-            setattr(module, name, size)
-        found = replay.run(model, self.args, self.kwargs)
-        self._paths = {module: path for path, module in model.named_modules()}
-        self._scale(found, keep)
-        return found
-
-    @cached_property
-    def folder(self) -> Folder:
-        """Finds parameters that can take in a factor."""
-        return Folder(self.structure.analysis)
-
-    def _scale(self, found: Replayed, keep: Keep) -> None:
-        """Factors that follow from sizes become scales of parameters, wherever these can take them."""
-        analysis = self.structure.analysis
-        for node, rescale in rescales(analysis):
-            dim = analysis.algebra.resolve(rescale.dim)
-            factor = (kept_size(dim, keep) / dim.size) ** -rescale.power
-            fold = self.folder.fold(rescale.operand, node) if factor != 1 else None
-            if fold is not None:
-                found.scales.append(Scale(fold, factor))
-        for mismatch in list(found.mismatches):
-            scale = self._scale_of(mismatch)
-            if scale is not None:
-                found.mismatches.remove(mismatch)
-                found.scales.append(scale)
-
-    def _scale_of(self, mismatch: Mismatch) -> Scale | None:
-        kind, node = packet(mismatch.node), mismatch.node
-        if mismatch.number is not None or kind not in (torch.ops.aten.mul, torch.ops.aten.div):
-            return None
-        if not mismatch.recorded or not mismatch.actual or len(node.inputs) != 1:
-            return None
-        fold = self.folder.fold(node.inputs[0], node)
-        ratio = mismatch.recorded / mismatch.actual
-        return None if fold is None else Scale(fold, ratio if kind is torch.ops.aten.mul else 1 / ratio)
-
-    def places(self, mismatch: Mismatch) -> list[Place]:
-        """Candidate places of a mismatch of the last replay."""
-        return list(candidates(mismatch, self._paths))
-
-
-def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:
-    """Operators that scale an operand by a size that they measure themselves."""
-    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
-        for rescale in operator.rescales if operator else ():
-            yield node, rescale
-
-
-def unfoldable(analysis: Analysis) -> list[tuple[Dim, str]]:
-    """Dimensions whose size scales a result, where no parameter can take in the difference."""
-    folder = Folder(analysis)
-    return [
-        (rescale.dim, f"{node.op} scales by its size, and no parameter can make up for that")
-        for node, rescale in rescales(analysis)
-        if folder.fold(rescale.operand, node) is None
-    ]
-
-
-def halves(groups: Iterable[Group]) -> dict[Leaf, np.ndarray]:
-    """Keep sets that take about half of every group."""
-    return {group.axis: np.arange(max(1, group.size // 2)) for group in groups}
-
-
 def follow(code: Followed) -> Following:
-    """Find the bindings that let the code follow every group, and the groups that it cannot follow."""
+    """Find how the code can follow a cut of every group, and the groups that it cannot follow."""
     following = Following()
     groups = list(code.structure.groups)
     while groups:
-        found = _bind(code, halves(groups), following)
+        found = _bind(code, groups, following)
         if found.clean:
             break
+        if relate(code, groups, found, following):
+            continue
         blamed = _blame(code, groups, found, following)
         following.blocked += blamed
         gone = {axis for axis, _ in blamed}
@@ -131,8 +37,9 @@ def follow(code: Followed) -> Following:
     return following
 
 
-def _bind(code: Followed, keep: Keep, following: Following) -> Replayed:
-    """Bind attributes until the code follows ``keep``, or nothing more fits."""
+def _bind(code: Followed, groups: Iterable[Group], following: Following) -> Replayed:
+    """Bind attributes until the code follows a cut of ``groups``, or nothing more fits."""
+    keep = halves(code, groups, following)
     found = code.replay(keep, following.bindings.values())
     for _ in range(ROUNDS):
         if found.clean:
@@ -156,7 +63,7 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
             assert mismatch.number is not None
             trial[place] = Binding(place, mismatch.number.dim, abs(mismatch.recorded))
         result = code.replay(keep, trial.values())
-        if _progress(result, found):
+        if progress(result, found):
             following.bindings = trial
             return result
     return None
@@ -175,14 +82,6 @@ def _choices(
     return choices
 
 
-def _progress(new: Replayed, old: Replayed) -> bool:
-    if (new.error is None) != (old.error is None):
-        return new.error is None
-    if new.reached != old.reached:
-        return new.reached > old.reached
-    return len(new.mismatches) < len(old.mismatches)
-
-
 def _blame(
     code: Followed, groups: list[Group], found: Replayed, following: Following
 ) -> list[tuple[Leaf, str]]:
@@ -190,16 +89,21 @@ def _blame(
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
     for wave in suspects:
-        result = _bind(code, halves(wave), Following(dict(following.bindings)))
+        result = _alone(code, wave, following)
         if result.clean:
             continue
         for group in wave:
-            alone = result if len(wave) == 1 else _bind(code, halves([group]), Following(dict(following.bindings)))
+            alone = result if len(wave) == 1 else _alone(code, [group], following)
             if not alone.clean:
                 guilty.append((group.axis, explain(alone)))
     if not guilty:  # each alone is followed, together they are not: the first wave has to stay
         guilty = [(group.axis, explain(found)) for group in suspects[0]]
     return guilty
+
+
+def _alone(code: Followed, groups: list[Group], following: Following) -> Replayed:
+    trial = Following(dict(following.bindings), list(following.relations))
+    return _bind(code, groups, trial)
 
 
 def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list[Group]]:
@@ -220,11 +124,3 @@ def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list
         for rank, axis in enumerate(axes):
             waves.setdefault((key, rank), {})[axis] = by_axis[axis]
     return [list(wave.values()) for wave in waves.values()] or [[group] for group in groups]
-
-
-def explain(found: Replayed) -> str:
-    """What stands in the way, for a user."""
-    if found.mismatches:
-        return f"the model's code cannot follow: {found.mismatches[0]}"
-    error = found.error
-    return f"the model's code cannot follow: {type(error).__name__}: {error}"

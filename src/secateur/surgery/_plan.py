@@ -11,7 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from .._errors import LabelError
-from ..axes import STATE, Concat, Dim, Group, Label, Leaf, Positions, Structure, kept, kept_size
+from ..axes import (
+    STATE,
+    Dim,
+    Group,
+    Label,
+    Leaf,
+    Positions,
+    Structure,
+    balanced_sizes,
+    kept,
+    kept_size,
+)
 from ..capture import ModuleCall, Source
 from ._constants import Binding, Place
 from ._replay import Scale
@@ -135,7 +146,7 @@ def keep_sets(
     """Keep sets that respect every balance, and the labels that stay (as zeros) for its sake."""
     stay = {axis: np.setdiff1d(np.arange(axis.size), list(gone)) for axis, gone in removed.items()}
     wanted = {axis: len(positions) for axis, positions in stay.items()}
-    sizes = _balanced_sizes(structure, wanted)
+    sizes = balanced_sizes(structure.balances(), wanted)
     names = {group.axis: group for group in structure.groups}
     zeroed: list[Label] = []
     for axis, size in sizes.items():
@@ -145,39 +156,6 @@ def keep_sets(
             group = names[axis]
             zeroed += [Label(group.name, index, group.source) for index in back]
     return {axis: positions for axis, positions in stay.items() if len(positions) < axis.size}, zeroed
-
-
-def _balanced_sizes(structure: Structure, wanted: Mapping[Leaf, int]) -> dict[Leaf, int]:
-    """The smallest sizes, none below the wanted one, at which all balances hold.
-
-    Sizes only ever grow, and hold at the latest at full size, so this ends.
-    """
-    algebra = structure.analysis.algebra
-    balances = [[algebra.resolve(dim) for dim in dims] for dims, _ in algebra.balances]
-    sizes = dict(wanted)
-    changed = True
-    while changed:
-        changed = False
-        for dims in balances:
-            target = max(_size(dim, sizes) for dim in dims)
-            for dim in dims:
-                while _size(dim, sizes) < target:
-                    _grow(dim, sizes)
-                    changed = True
-    return sizes
-
-
-def _size(dim: Dim, sizes: Mapping[Leaf, int]) -> int:
-    return kept_size(dim, {axis: range(n) for axis, n in sizes.items()})  # type: ignore[arg-type]
-
-
-def _grow(dim: Dim, sizes: dict[Leaf, int]) -> None:
-    """One more position for the first axis of ``dim`` that has fewer than it had."""
-    if isinstance(dim, Leaf):
-        sizes[dim] += 1
-        return
-    items = dim.parts if isinstance(dim, Concat) else dim.factors[::-1]
-    _grow(next(item for item in items if _size(item, sizes) < item.size), sizes)
 
 
 def build_plan(

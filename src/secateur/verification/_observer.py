@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-from ._compare import draw_inputs, run
+from ..capture import Graph
+from ._compare import Verification, compare, draw_inputs, run
+from ._decisions import Decisions, takes_decisions
 
 
-class Inputs(Protocol):
-    """Something that holds a set of inputs."""
+class Recorded(Protocol):
+    """A set of inputs, with the graph that was recorded at them."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    @property
+    def graph(self) -> Graph:
+        """What one run dispatched."""
+        ...
+
 
 class Observer:
-    """Runs models on the same draws of inputs and returns what is to be compared."""
+    """Runs a reference and a candidate on the same draws of inputs, and compares their outputs."""
 
-    def __init__(self, snapshots: Sequence[Inputs], draws: int = 2) -> None:
+    def __init__(self, snapshots: Sequence[Recorded], draws: int = 2) -> None:
         self._snapshots = snapshots
         self._draws = draws
-        self.at = "the model's outputs"
+        self._outputs: list[Any] = []
+        self._decisions: list[list[torch.Tensor]] = []
 
-    def run(self, model: nn.Module) -> list[Any]:
-        """Outputs on every draw."""
-        return [run(model, *inputs) for inputs in self._inputs()]
+    def reference(self, model: nn.Module) -> None:
+        """Run the reference on every draw and keep what it puts out and decides."""
+        for snapshot, inputs in self._inputs():
+            with self._watch(snapshot, None) as decisions:
+                self._outputs.append(run(model, *inputs))
+            self._decisions.append(decisions.taken if decisions else [])
 
-    def _inputs(self) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def compare(self, model: nn.Module) -> Verification:
+        """Run the candidate on every draw and compare."""
+        outputs: list[Any] = []
+        for (snapshot, inputs), imposed in zip(self._inputs(), self._decisions, strict=True):
+            with self._watch(snapshot, imposed):
+                outputs.append(run(model, *inputs))
+        return compare(self._outputs, outputs, at=self._where())
+
+    @contextlib.contextmanager
+    def _watch(self, snapshot: Recorded, imposed: list[torch.Tensor] | None) -> Iterator[Decisions | None]:
+        if not takes_decisions(snapshot.graph):
+            yield None
+            return
+        with Decisions(imposed) as decisions:
+            yield decisions
+
+    def _where(self) -> str:
+        names = {name for snapshot in self._snapshots for name in takes_decisions(snapshot.graph)}
+        if not names:
+            return "the model's outputs"
+        chosen = ", ".join(sorted(names))
+        return f"the model's outputs, with the masked model's choices imposed ({chosen})"
+
+    def _inputs(self) -> Iterator[tuple[Recorded, tuple[tuple[Any, ...], dict[str, Any]]]]:
         for snapshot in self._snapshots:
-            yield from draw_inputs(snapshot.args, snapshot.kwargs, self._draws)
+            for inputs in draw_inputs(snapshot.args, snapshot.kwargs, self._draws):
+                yield snapshot, inputs

@@ -1,12 +1,14 @@
 """Fused attention: heads, features and the keys that compete in the softmax."""
+# ruff: noqa: D103 - a rule is named after its operator, which is its documentation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
 
-from .._flow import Flow, Signal, add, multiply
+from .._flow import Flow, Signal, multiply, weighs
 from .._operator import Operand, Operator, Rescale
 from .._table import aten, register_rule
 
@@ -18,53 +20,122 @@ def _attends(flow: Flow) -> Signal:
     return multiply(flow["value"], *(Signal(s.carried, s.carried) for s in weights))
 
 
-def attend(op: Operator, query: Operand, key: Operand, value: Operand, mask: Operand | None = None) -> list[Any]:
+def attend(
+    op: Operator, query: Operand, key: Operand, value: Operand, mask: Operand | None = None,
+    scale: float | None = None,
+) -> list[Any]:  # fmt: skip
     """Dimensions of softmax(query key^T + mask) value, for (..., heads, length, features)."""
     features = op.unify(query[-1], key[-1])
     op.sum_over(features, query, key)
+    if scale is None:
+        op.rescales.append(Rescale(query.id, query[-1], -0.5))
     op.pin(op.unify(key[-2], value[-2]), "its positions compete (softmax over the keys)")
-    if len(query) > 2:
-        heads = op.unify(key[-3], value[-3]) if key[-3].size == value[-3].size else key[-3]
-        if query[-3].size > heads.size > 1:
-            shared, _ = op.split(query[-3], heads.size, query[-3].size // heads.size)
-            op.unify(shared, heads)
-        elif heads.size > 1:
-            op.unify(query[-3], heads)
-        op.role(query[-3], "heads")
-    batch = op.broadcast(query[:-3], key[:-3], value[:-3]) if len(query) > 3 else []
-    result = [*batch, *query[-3:-2], query[-2], value[-1]]
+    lead = [query[:-2], *(_shared_heads(op, query, tensor) for tensor in (key, value))]
+    result = [*op.broadcast(*lead), query[-2], value[-1]]
     if mask is not None:
         op.broadcast([*result[:-1], key[-2]], mask)
+    if len(query) > 2:
+        op.role(query[-3], "heads")
     op.role(features, "features")
     op.role(value[-1], "features")
     return result
 
 
+def _shared_heads(op: Operator, query: Operand, tensor: Operand) -> Sequence[Any]:
+    """Leading dimensions to broadcast with the query's, once a head serves several query heads."""
+    if len(query) < 3 or not query[-3].size > tensor[-3].size > 1:
+        return tensor[:-2]
+    shared, _ = op.split(query[-3], tensor[-3].size, query[-3].size // tensor[-3].size)
+    op.unify(shared, tensor[-3])
+    return [*tensor[:-3], op.new(1)]
+
+
 @register_rule(*aten("scaled_dot_product_attention"), flow=_attends)
 def scaled_dot_product_attention(
     op: Operator, query: Operand, key: Operand, value: Operand, attn_mask: Operand | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+    dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    if scale is None:
-        op.rescales.append(Rescale(query.id, query[-1], -0.5))
-    return attend(op, query, key, value, attn_mask)
+    return attend(op, query, key, value, attn_mask, scale)
+
+
+def _with_bookkeeping(op: Operator, result: list[Any], key: Operand) -> Any:
+    """Results of a backend: the log of its sums or its probabilities, then what is for backward."""
+    results = [result]
+    for number, shape in enumerate(op.shapes[1:], start=1):
+        known = [*result[:-1], key[-2]][: len(shape)]
+        if number == 1 and len(shape) > 2 and tuple(d.size for d in known) == shape:
+            results.append(known)
+            for dim in known:
+                op.inexact_if_used(number, dim, "probabilities are never zero")
+        else:
+            results.append([op.fixed(n, "bookkeeping of attention") for n in shape])
+    return results
+
+
+@register_rule(
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    *aten("_scaled_dot_product_flash_attention_for_cpu"),
+    flow=_attends,
+)
+def flash_attention(
+    op: Operator, query: Operand, key: Operand, value: Operand, dropout_p: float = 0.0,
+    is_causal: bool = False, return_debug_mask: bool = False, *, attn_mask: Operand | None = None,
+    scale: float | None = None,
+) -> Any:  # fmt: skip
+    return _with_bookkeeping(op, attend(op, query, key, value, attn_mask, scale), key)
 
 
 @register_rule(
     *aten(
-        "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
         "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable",
+        "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math",
     ),
     flow=_attends,
 )  # fmt: skip
-def backend_attention(
-    op: Operator, query: Operand, key: Operand, value: Operand, *args: Any, scale: float | None = None,
-    attn_mask: Operand | None = None, attn_bias: Operand | None = None, **kwargs: Any,
+def biased_attention(
+    op: Operator, query: Operand, key: Operand, value: Operand, attn_bias: Operand | None = None,
+    *args: Any, scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    mask = next((a for a in (attn_mask, attn_bias, *args) if isinstance(a, Operand)), None)
-    if scale is None:
-        op.rescales.append(Rescale(query.id, query[-1], -0.5))
-    result = attend(op, query, key, value, mask)
-    rest = [[op.fixed(n, "bookkeeping of attention") for n in shape] for shape in op.shapes[1:]]
-    return [result, *rest]
+    return _with_bookkeeping(op, attend(op, query, key, value, attn_bias, scale), key)
+
+
+@register_rule(*aten("_masked_softmax"))
+def masked_softmax(
+    op: Operator, self: Operand, mask: Operand, dim: int | None = None, mask_type: int | None = None
+) -> Any:
+    op.pin([self[-1 if dim is None else dim], *mask], "its positions compete (softmax)")
+    return list(self)
+
+
+FUSED = "the fused kernel wants it to be as wide as the embedding"
+
+
+@register_rule(*aten("_native_multi_head_attention"))
+def native_multi_head_attention(
+    op: Operator, query: Operand, key: Operand, value: Operand, embed_dim: int, num_head: int,
+    qkv_weight: Operand, qkv_bias: Operand, proj_weight: Operand, proj_bias: Operand,
+    mask: Operand | None = None, *args: Any,
+) -> Any:  # fmt: skip
+    for tensor in (query, key, value, qkv_weight, qkv_bias, proj_weight, proj_bias):
+        op.pin(tensor, FUSED)
+    op.pin(mask or [], "a mask of attention")
+    rest = [[op.fixed(n, FUSED) for n in shape] for shape in op.shapes[1:]]
+    return [list(query), *rest]
+
+
+@register_rule(*aten("_transformer_encoder_layer_fwd"), flow=weighs)
+def transformer_encoder_layer(
+    op: Operator, src: Operand, embed_dim: int, num_heads: int, qkv_weight: Operand,
+    qkv_bias: Operand, proj_weight: Operand, proj_bias: Operand, use_gelu: bool, norm_first: bool,
+    eps: float, norm_weight_1: Operand, norm_bias_1: Operand, norm_weight_2: Operand,
+    norm_bias_2: Operand, ffn_weight_1: Operand, ffn_bias_1: Operand, ffn_weight_2: Operand,
+    ffn_bias_2: Operand, mask: Operand | None = None, mask_type: int | None = None,
+) -> Any:  # fmt: skip
+    outside = (qkv_weight, qkv_bias, proj_weight, proj_bias, norm_weight_1, norm_bias_1, norm_weight_2)
+    for tensor in (src, *outside, norm_bias_2, ffn_weight_1[1:], ffn_weight_2[:1], ffn_bias_2):
+        op.pin(tensor, FUSED)
+    op.pin(mask or [], "a mask of attention")
+    hidden = op.unify(ffn_weight_1[0], ffn_bias_1[0], ffn_weight_2[1])
+    op.sum_over(hidden, ffn_weight_2)
+    return list(src)

@@ -1,61 +1,83 @@
-"""Element-wise operators: the result has the broadcast dimensions of the operands."""
+"""Element-wise operators: the result has the broadcast dimensions of the operands.
+
+What tells them apart is what they make of zeros.
+"""
+# ruff: noqa: D103 - a rule is named after its operator, which is its documentation
 
 from __future__ import annotations
 
 from typing import Any
 
-from .._flow import Flow, Signal, add, keeps, loses, multiplies, multiply
+from .._flow import Flow, Signal, add, adds, keeps, loses, multiplies, multiply, zeros
 from .._operator import Operand, Operator, operands_in
 from .._table import aten, register_rule
-
-Rows = list[Any]
 
 
 @register_rule(
     *aten(
-        "relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish",
-        "tanh", "tan", "sin", "sinh", "asin", "asinh", "atan", "atanh", "erf", "erfinv", "expm1", "log1p",
+        "relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+        "hardswish", "hardshrink", "softshrink", "tanh", "tan", "sin", "sinh", "asin", "asinh", "atan",
+        "atanh", "erf", "erfinv", "expm1", "log1p", "special_i1", "special_i1e", "special_bessel_j1",
         "neg", "abs", "sgn", "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac",
-        "positive", "hardshrink", "softshrink", "nan_to_num", "deg2rad", "rad2deg",
-        "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout",
-        "clone", "detach", "alias", "contiguous", "lift_fresh", "lift", "resolve_conj", "resolve_neg",
-        "conj", "conj_physical", "_conj", "to", "_to_copy", "type_as", "fix", "real", "imag", "angle",
-        "cpu", "cuda", "_neg_view", "detach_copy", "pin_memory", "sinc",
+        "nan_to_num", "deg2rad", "rad2deg", "real", "imag", "angle", "dropout", "feature_dropout",
+        "alpha_dropout", "feature_alpha_dropout",
+        # Copies, and views that differ in nothing but the type or place of their values.
+        "clone", "detach", "detach_copy", "alias", "alias_copy", "contiguous", "lift", "lift_fresh",
+        "lift_fresh_copy", "resolve_conj", "resolve_neg", "_conj", "_conj_copy", "_conj_physical",
+        "conj_physical", "_neg_view", "_neg_view_copy", "to", "_to_copy", "_lazy_clone",
     ),
-    flow=keeps,
+    flow=adds("self"),
 )  # fmt: skip
-def unary(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
-    # native_dropout returns its mask as well; both are shaped like the operand.
-    return list(self) if len(op.shapes) == 1 else [list(self)] * len(op.shapes)
+def zero_at_zero(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
+    return list(self)
 
 
 @register_rule(
     *aten(
         "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2", "log10",
         "cos", "cosh", "acos", "acosh", "rsqrt", "reciprocal", "logit", "erfc", "lgamma", "digamma",
-        "threshold", "isnan", "isinf", "isfinite", "logical_not", "bitwise_not", "signbit",
-        "bernoulli", "uniform", "normal", "random", "exponential", "special_expit", "isneginf",
-        "isposinf", "special_erfcx", "fill", "polygamma", "i0", "special_entr", "isreal", "log_normal",
-        "cauchy", "geometric", "arcsin", "special_ndtr",
+        "sinc", "threshold", "isnan", "isinf", "isneginf", "isposinf", "isfinite", "isreal", "signbit",
+        "logical_not", "bitwise_not", "i0", "polygamma", "mvlgamma", "special_entr", "special_erfcx",
+        "special_ndtri", "special_log_ndtr", "special_bessel_j0", "special_i0e",
+        "special_modified_bessel_i0", "special_modified_bessel_i1", "special_modified_bessel_k0",
+        "special_modified_bessel_k1", "bernoulli", "uniform", "normal_", "normal_functional", "random",
+        "exponential", "log_normal", "cauchy", "geometric", "poisson",
     ),
     flow=loses,
 )  # fmt: skip
-def unary_not_zero_at_zero(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
+def unary(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
     return list(self)
 
 
-@register_rule(*aten("zero"), flow=lambda flow: Signal())
+@register_rule(*aten("fill"), flow=adds("value"))
+def fill(op: Operator, self: Operand, value: Any) -> Any:
+    return list(self)
+
+
+@register_rule(*aten("zero"), flow=zeros)
 def zero(op: Operator, self: Operand) -> Any:
     return list(self)
 
 
+@register_rule(*aten("type_as"), flow=adds("self"))
+def type_as(op: Operator, self: Operand, other: Operand) -> Any:
+    return list(self)
+
+
+@register_rule(*aten("native_dropout", "log_sigmoid_forward", "frexp"), flow=adds("input"))
+def with_a_companion(op: Operator, input: Operand, *args: Any, **kwargs: Any) -> Any:
+    # The second result (mask, buffer, exponent) is not zero where the operand is.
+    for dim in input if len(op.shapes[1]) == len(input) else ():
+        op.inexact_if_used(1, dim, "zeros are something else in the second result")
+    same = op.shapes[1] == op.shapes[0]
+    return [list(input), list(input) if same else [op.fixed(n, "unused") for n in op.shapes[1]]]
+
+
 def _clamps(flow: Flow) -> Signal:
     low, high = flow.arguments["min"], flow.arguments["max"]
-    bounds = [b for b in (low, high) if b is not None]
-    if any(isinstance(b, Operand) for b in bounds):
+    if isinstance(low, Operand) or isinstance(high, Operand):
         return loses(flow)
-    keeps_zero = (low is None or low <= 0) and (high is None or high >= 0)
-    return keeps(flow) if keeps_zero else loses(flow)
+    return keeps(flow) if (low or 0) <= 0 <= (high or 0) else loses(flow)
 
 
 @register_rule(*aten("clamp", "clip"), flow=_clamps)
@@ -73,27 +95,25 @@ def clamp_max(op: Operator, self: Operand, max: Any, min: Any = None) -> Any:
     return op.broadcast(*operands_in((self, max)))
 
 
-@register_rule(
-    *aten("hardtanh"),
-    flow=lambda flow: keeps(flow) if flow.arguments["min_val"] <= 0 <= flow.arguments["max_val"] else loses(flow),
-)
-def hardtanh(op: Operator, self: Operand, min_val: float = -1, max_val: float = 1) -> Any:
+@register_rule(*aten("hardtanh"), flow=_clamps)
+def hardtanh(op: Operator, self: Operand, min: float = -1, max: float = 1) -> Any:
     return list(self)
 
 
-def _adds(flow: Flow) -> Signal:
-    terms = [flow.arguments[name] for name in ("self", "other")]
-    if any(isinstance(term, (int, float, complex)) and term != 0 for term in terms):
-        return loses(flow)
-    return add(*flow.tensors())
-
-
-@register_rule(*aten("add", "sub", "rsub", "subtract", "maximum", "minimum", "fmax", "fmin", "hypot"), flow=_adds)
+@register_rule(
+    *aten(
+        "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "hypot", "logical_or", "logical_xor",
+        "bitwise_or", "bitwise_xor", "__or__", "__xor__", "__ior__", "__ixor__", "gcd", "complex",
+    ),
+    flow=adds("self", "other"),
+)  # fmt: skip
 def addition(op: Operator, self: Any, other: Any, alpha: Any = 1, **kwargs: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
 
-@register_rule(*aten("mul", "multiply", "logical_and", "bitwise_and"), flow=multiplies)
+@register_rule(
+    *aten("mul", "multiply", "logical_and", "bitwise_and", "__and__", "__iand__", "lcm"), flow=multiplies
+)
 def multiplication(op: Operator, self: Any, other: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
@@ -107,10 +127,8 @@ def _divides(flow: Flow) -> Signal:
     return Signal(carried, carried - (above.clean - below.clean))
 
 
-@register_rule(
-    *aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "atan2"), flow=_divides
-)
-def division(op: Operator, self: Any, other: Any, rounding_mode: Any = None) -> Any:
+@register_rule(*aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides)
+def division(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
 
@@ -126,35 +144,37 @@ def power(op: Operator, self: Any, exponent: Any) -> Any:
 
 @register_rule(
     *aten(
-        "eq", "ne", "lt", "le", "gt", "ge", "greater", "less", "greater_equal", "less_equal", "not_equal",
-        "logical_or", "logical_xor", "bitwise_or", "bitwise_xor", "bitwise_left_shift",
-        "bitwise_right_shift", "isclose", "logaddexp", "nextafter", "copysign", "__and__", "__or__",
-        "__xor__", "__lshift__", "__rshift__", "xlogy", "heaviside", "special_xlog1py", "logaddexp2",
-        "complex", "polar",
+        "bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__", "__ilshift__",
+        "__irshift__", "copysign", "ldexp",
     ),
-    flow=loses,
+    flow=adds("self"),
 )  # fmt: skip
-def comparison(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
+def scaling(op: Operator, self: Any, other: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
 
-def _chooses(flow: Flow) -> Signal:
-    choices = [flow.arguments[name] for name in ("self", "other")]
-    if any(not isinstance(c, Operand) and c != 0 for c in choices):
-        return loses(flow)
-    return add(flow["self"], flow["other"])
+@register_rule(
+    *aten(
+        "eq", "ne", "lt", "le", "gt", "ge", "isclose", "logaddexp", "logaddexp2", "nextafter", "xlogy",
+        "special_xlog1py", "special_zeta", "heaviside", "polar", "atan2", "igamma", "igammac",
+    ),
+    flow=loses,
+)  # fmt: skip
+def binary(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
+    return op.broadcast(*operands_in((self, other)))
 
 
-@register_rule(*aten("where"), flow=_chooses)
-def where(op: Operator, condition: Operand, self: Any = None, other: Any = None) -> Any:
-    if self is None:
-        raise NotImplementedError("where with a condition alone has a shape that depends on data")
+@register_rule(
+    *(overload for packet in aten("where") for overload in (
+        packet.self, packet.ScalarOther, packet.ScalarSelf, packet.Scalar)),
+    flow=adds("self", "other"),
+)  # fmt: skip
+def where(op: Operator, condition: Operand, self: Any, other: Any) -> Any:
     return op.broadcast(*operands_in((condition, self, other)))
 
 
 def _fills(flow: Flow) -> Signal:
-    value = flow.arguments["value"]
-    return (flow["self"] or Signal()) if isinstance(value, (int, float)) and value == 0 else loses(flow)
+    return (flow["self"] or Signal()) if flow.arguments["value"] == 0 else loses(flow)
 
 
 @register_rule(*aten("masked_fill"), flow=_fills)
@@ -162,15 +182,16 @@ def masked_fill(op: Operator, self: Operand, mask: Operand, value: Any) -> Any:
     return op.broadcast(self, mask)
 
 
-@register_rule(*aten("lerp"), flow=lambda flow: add(flow["self"], flow["end"]))
+@register_rule(*aten("lerp"), flow=adds("self", "end"))
 def lerp(op: Operator, self: Operand, end: Operand, weight: Any) -> Any:
     return op.broadcast(*operands_in((self, end, weight)))
 
 
-@register_rule(
-    *aten("addcmul"),
-    flow=lambda flow: add(flow["self"], multiply(flow["tensor1"], flow["tensor2"])),
-)
+def _adds_product(flow: Flow) -> Signal:
+    return add(flow["self"], multiply(flow["tensor1"], flow["tensor2"]))
+
+
+@register_rule(*aten("addcmul"), flow=_adds_product)
 def addcmul(op: Operator, self: Operand, tensor1: Operand, tensor2: Operand, value: Any = 1) -> Any:
     return op.broadcast(self, tensor1, tensor2)
 
@@ -180,24 +201,60 @@ def addcdiv(op: Operator, self: Operand, tensor1: Operand, tensor2: Operand, val
     return op.broadcast(self, tensor1, tensor2)
 
 
-@register_rule(*aten("prelu", "_prelu_kernel"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("prelu", "_prelu_kernel"), flow=adds("self"))
 def prelu(op: Operator, self: Operand, weight: Operand) -> Any:
-    if weight.dims[0].size > 1 and len(weight) == 1:
+    if len(weight) == 1 and weight[0].size > 1:
         op.unify(self[1], weight[0])
     elif len(weight) > 1:
         op.broadcast(self, weight)
     return list(self)
 
 
-@register_rule(*aten("copy_"), flow=lambda flow: flow["src"] or Signal())
+@register_rule(*aten("copy_"), flow=adds("src"))
 def copy(op: Operator, self: Operand, src: Operand, non_blocking: bool = False) -> Any:
     op.broadcast(self, src)
     return list(self)
 
 
-@register_rule(*aten("view_as_complex", "view_as_real"), flow=keeps)
-def complex_pairs(op: Operator, self: Operand) -> Any:
-    if len(op.shape) > len(self):
-        return [*self, op.fixed(2, "it holds real and imaginary parts")]
+@register_rule(*aten("view_as_complex", "view_as_complex_copy"), flow=keeps)
+def view_as_complex(op: Operator, self: Operand) -> Any:
     op.pin(self[-1], "it holds real and imaginary parts")
     return self[:-1]
+
+
+@register_rule(*aten("view_as_real", "view_as_real_copy"), flow=keeps)
+def view_as_real(op: Operator, self: Operand) -> Any:
+    return [*self, op.fixed(2, "it holds real and imaginary parts")]
+
+
+@register_rule(*aten("bucketize", "isin"), flow=loses)
+def looked_up(op: Operator, self: Any, table: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(table, Operand):
+        op.pin(table, "values are looked up in it")
+    return list(self) if isinstance(self, Operand) else []
+
+
+def _reduces(op: Operator, dims: list[Any], reduction: int) -> list[Any]:
+    # 0 keeps every element, 1 is the mean of all, 2 their sum.
+    if reduction == 0:
+        return dims
+    for dim in dims:
+        op.inexact(dim, "a loss is taken over it")
+    return []
+
+
+@register_rule(
+    *aten("mse_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "binary_cross_entropy"), flow=loses
+)
+def loss(op: Operator, self: Operand, target: Operand, *args: Any, **kwargs: Any) -> Any:
+    reduction = next((a for a in args if isinstance(a, int)), 1)
+    weight = args[0] if args and isinstance(args[0], Operand) else []
+    return _reduces(op, op.broadcast(self, target, weight), reduction)
+
+
+@register_rule(*aten("binary_cross_entropy_with_logits"), flow=loses)
+def loss_of_logits(
+    op: Operator, self: Operand, target: Operand, weight: Operand | None = None,
+    pos_weight: Operand | None = None, reduction: int = 1,
+) -> Any:  # fmt: skip
+    return _reduces(op, op.broadcast(self, target, *operands_in((weight, pos_weight))), reduction)

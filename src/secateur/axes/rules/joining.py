@@ -1,11 +1,12 @@
 """Concatenation, stacking, splitting, slicing."""
+# ruff: noqa: D103 - a rule is named after its operator, which is its documentation
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from .._flow import keeps
+from .._flow import adds, keeps
 from .._operator import Operand, Operator
 from .._table import aten, register_rule
 
@@ -16,7 +17,10 @@ def cat(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
     tensors = [t for t in tensors if len(t) == width]  # torch skips empty 1-d tensors
     dim %= width
     columns = [[tensor[position] for tensor in tensors] for position in range(width)]
-    return [op.concat(c) if position == dim else op.unify(*c) for position, c in enumerate(columns)]
+    return [
+        op.concat(column) if position == dim else op.unify(*column)
+        for position, column in enumerate(columns)
+    ]
 
 
 @register_rule(*aten("stack"), flow=keeps)
@@ -26,7 +30,7 @@ def stack(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
     return dims
 
 
-@register_rule(*aten("unbind"), flow=keeps)
+@register_rule(*aten("unbind", "unbind_copy"), flow=keeps)
 def unbind(op: Operator, self: Operand, dim: int = 0) -> Any:
     op.pin(self[dim], "its positions become tensors of their own (unbind)")
     return [op.replace(self, dim, None)] * self[dim].size
@@ -38,20 +42,42 @@ def select(op: Operator, self: Operand, dim: int, index: int) -> Any:
     return op.replace(self, dim, None)
 
 
-def _pieces(op: Operator, self: Operand, dim: int, sizes: Sequence[int]) -> tuple[list[Any], list[Any]]:
-    pieces = op.cut(self[dim], sizes)
+@register_rule(*aten("select_scatter"), flow=adds("self", "src"))
+def select_scatter(op: Operator, self: Operand, src: Operand, dim: int, index: int) -> Any:
+    for own, other in zip(select(op, self, dim, index), src, strict=True):
+        op.unify(own, other)
+    return list(self)
+
+
+def _pieces(op: Operator, self: Operand, dim: int) -> tuple[list[Any], list[Any]]:
+    """Consecutive pieces of a dimension, and the results that have them."""
+    pieces = op.cut(self[dim], [shape[dim] for shape in op.shapes])
     return pieces, [op.replace(self, dim, piece) for piece in pieces]
 
 
-@register_rule(*aten("split", "split_with_sizes", "split_copy", "split_with_sizes_copy"), flow=keeps)
+def _even(op: Operator, pieces: Sequence[Any]) -> None:
+    """The code asks for a number of pieces, or for pieces of one size: they must stay equal."""
+    if len({piece.size for piece in pieces}) == 1:
+        op.algebra.balance(pieces)
+    else:
+        op.pin(list(pieces), "it is split into pieces that are not equal, by their number")
+
+
+@register_rule(
+    *aten(
+        "split", "split_with_sizes", "split_copy", "split_with_sizes_copy", "unsafe_split",
+        "unsafe_split_with_sizes",
+    ),
+    flow=keeps,
+)  # fmt: skip
 def split(
     op: Operator, self: Operand, split_size: Any = None, dim: int = 0, split_sizes: Any = None
 ) -> Any:
-    sizes = [shape[dim] for shape in op.shapes]
-    pieces, results = _pieces(op, self, dim, sizes)
+    pieces, results = _pieces(op, self, dim)
     if isinstance(split_size, int):
-        _even(op, pieces, sizes)
-        op.number("split_size", pieces[0])
+        _even(op, pieces)
+        if split_size == pieces[0].size:  # not larger than the whole
+            op.number("split_size", pieces[0])
     else:
         argument = "split_size" if split_size is not None else "split_sizes"
         for position, piece in enumerate(pieces):
@@ -61,69 +87,80 @@ def split(
 
 @register_rule(*aten("chunk", "unsafe_chunk"), flow=keeps)
 def chunk(op: Operator, self: Operand, chunks: int, dim: int = 0) -> Any:
-    sizes = [shape[dim] for shape in op.shapes]
-    pieces, results = _pieces(op, self, dim, sizes)
-    _even(op, pieces, sizes)
+    pieces, results = _pieces(op, self, dim)
+    _even(op, pieces)
     return results
 
 
-@register_rule(*aten("tensor_split"), flow=keeps)
-def tensor_split(op: Operator, self: Operand, sections: Any = None, dim: int = 0, indices: Any = None) -> Any:
-    sizes = [shape[dim] for shape in op.shapes]
-    pieces, results = _pieces(op, self, dim, sizes)
-    _even(op, pieces, sizes)
+@register_rule(*(packet.sections for packet in aten("tensor_split")), flow=keeps)
+def tensor_split(op: Operator, self: Operand, sections: int, dim: int = 0) -> Any:
+    return chunk(op, self, sections, dim)
+
+
+@register_rule(*(packet.indices for packet in aten("tensor_split")), flow=keeps)
+def tensor_split_at(op: Operator, self: Operand, indices: Sequence[int], dim: int = 0) -> Any:
+    pieces, results = _pieces(op, self, dim)
+    for position, index in enumerate(indices):
+        if 0 < index < self[dim].size:
+            op.number("indices", op.concat(pieces[: position + 1]), position)
+        else:
+            op.pin(self[dim], "it is split at places that are counted from its end, or beyond it")
     return results
 
 
-def _even(op: Operator, pieces: Sequence[Any], sizes: Sequence[int]) -> None:
-    """The code asks for equal pieces: they must stay equal in size."""
-    if len(set(sizes)) == 1:
-        op.algebra.balance(pieces)
-    else:
-        op.pin(list(pieces), "it is split into pieces that are not equal, by their number")
+def _sliced(op: Operator, dim: Any, start: int | None, end: int | None, step: int) -> list[Any]:
+    """What is before, inside and after a slice of ``dim``, with the numbers that say so."""
+    size = dim.size
+    first, last, _ = slice(start, end, step).indices(size)
+    last = max(first, last)
+    before, middle, after = op.cut(dim, [first, last - first, size - last])
+    if start and -size <= start <= size:
+        whole = op.concat([middle, after])
+        op.number("start", before if start > 0 else whole, negative=start < 0)
+    if end is not None and -size < end <= size and end != 0:
+        op.number("end", op.concat([before, middle]) if end > 0 else after, negative=end < 0)
+    return [before, middle, after]
 
 
 @register_rule(*aten("slice", "slice_copy"), flow=keeps)
 def slice_(
-    op: Operator, self: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Any:
-    size = self[dim].size
-    first, last, _ = slice(start, end, step).indices(size)
+    op: Operator, self: Operand, dim: int = 0, start: int | None = None, end: int | None = None,
+    step: int = 1,
+) -> Any:  # fmt: skip
     if step != 1:
-        return op.replace(self, dim, _strided(op, self[dim], first, last, step))
-    last = max(first, last)
-    before, middle, after = op.cut(self[dim], [first, last - first, size - last])
-    if start:
-        op.number("start", before if start > 0 else op.concat([middle, after]), negative=start < 0)
-    if end is not None and (0 < end <= size or -size < end < 0):
-        op.number("end", op.concat([before, middle]) if end > 0 else after, negative=end < 0)
-    return op.replace(self, dim, middle)
+        return op.replace(self, dim, _strided(op, self[dim], range(self[dim].size)[start:end:step]))
+    return op.replace(self, dim, _sliced(op, self[dim], start, end, step)[1])
 
 
-@register_rule(*aten("narrow", "narrow_copy"), flow=keeps)
-def narrow(op: Operator, self: Operand, dim: int, start: int, length: int) -> Any:
-    if not isinstance(start, int):
-        raise NotImplementedError("a start that is a tensor depends on data")
-    first = start % self[dim].size if start < 0 else start
-    before, middle, _ = op.cut(self[dim], [first, length, self[dim].size - first - length])
-    op.number("start", before)
-    op.number("length", middle)
-    return op.replace(self, dim, middle)
-
-
-def _strided(op: Operator, dim: Any, first: int, last: int, step: int) -> Any:
-    count = len(range(first, last, step))
-    if dim.size % step == 0 and first < step and count == dim.size // step:
-        outer, inner = op.split(dim, count, step)
+def _strided(op: Operator, dim: Any, taken: range) -> Any:
+    step = taken.step
+    if dim.size % step == 0 and taken.start < step and len(taken) == dim.size // step:
+        outer, inner = op.split(dim, len(taken), step)
         op.pin(inner, f"every {step}th position is taken")
         return outer
     op.pin(dim, f"every {step}th position of a part of it is taken")
-    return op.fixed(count, f"every {step}th position of a part of another dimension")
+    return op.fixed(len(taken), f"every {step}th position of a part of another dimension")
 
 
-@register_rule(*aten("meshgrid"), flow=lambda flow: keeps(flow))
-def meshgrid(op: Operator, tensors: Sequence[Operand], indexing: str = "ij") -> Any:
-    dims = [tensor[0] if len(tensor) else op.new(1) for tensor in tensors]
-    if indexing == "xy" and len(dims) > 1:
-        dims[0], dims[1] = dims[1], dims[0]
-    return [dims] * len(tensors)
+@register_rule(*aten("slice_scatter"), flow=adds("self", "src"))
+def slice_scatter(
+    op: Operator, self: Operand, src: Operand, dim: int = 0, start: int | None = None,
+    end: int | None = None, step: int = 1,
+) -> Any:  # fmt: skip
+    for own, other in zip(slice_(op, self, dim, start, end, step), src, strict=True):
+        op.unify(own, other)
+    return list(self)
+
+
+@register_rule(*aten("narrow", "narrow_copy"), flow=keeps)
+def narrow(op: Operator, self: Operand, dim: int, start: Any, length: int) -> Any:
+    if not isinstance(start, int):
+        raise NotImplementedError("a start that is a tensor depends on data")
+    size = self[dim].size
+    first = start + size if start < 0 else start
+    before, middle, after = op.cut(self[dim], [first, length, size - first - length])
+    if start:
+        whole = op.concat([middle, after])
+        op.number("start", before if start > 0 else whole, negative=start < 0)
+    op.number("length", middle)
+    return op.replace(self, dim, middle)

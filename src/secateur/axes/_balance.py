@@ -1,0 +1,71 @@
+"""Balances: dimensions that have to stay equal in size, whichever positions they lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ._algebra import Concat, Dim, Leaf, Product
+
+Sizes = dict[Leaf, int]
+Balance = Sequence[Dim]
+
+
+def balanced_sizes(balances: Iterable[Balance], wanted: Mapping[Leaf, int]) -> Sizes:
+    """The sizes nearest to the wanted ones at which all balances hold; none is below.
+
+    Dimensions are resolved; an axis that ``wanted`` does not name stays whole. Sizes only ever
+    grow, and everything balances at full size, so this ends.
+
+    >>> from secateur.axes import leaf, product
+    >>> width, heads, features = leaf(96), leaf(3), leaf(32)
+    >>> sizes = balanced_sizes([[width, product([heads, features])]], {width: 48, heads: 2, features: 16})
+    >>> sizes[width], sizes[heads], sizes[features]
+    (48, 2, 24)
+    """
+    sizes = dict(wanted)
+    # A balance among axes that nobody cuts holds as it is.
+    active = [dims for dims in balances if any(_cut(dim, sizes) for dim in dims)]
+    changed = True
+    while changed:
+        changed = False
+        for dims in active:
+            target = max(size_of(dim, sizes) for dim in dims)
+            for dim in dims:
+                if size_of(dim, sizes) < target:
+                    _grow(dim, target, sizes)
+                    changed = True
+    return sizes
+
+
+def size_of(dim: Dim, sizes: Mapping[Leaf, int]) -> int:
+    """Size of a resolved dimension when its axes have ``sizes``."""
+    if isinstance(dim, Leaf):
+        return sizes.get(dim, dim.size)
+    if isinstance(dim, Concat):
+        return sum(size_of(part, sizes) for part in dim.parts)
+    size = 1
+    for factor in dim.factors:
+        size *= size_of(factor, sizes)
+    return size
+
+
+def _cut(dim: Dim, sizes: Mapping[Leaf, int]) -> bool:
+    return size_of(dim, sizes) < dim.size
+
+
+def _grow(dim: Dim, target: int, sizes: Sizes) -> None:
+    """Grow ``dim`` to at least ``target`` positions, the innermost axes first."""
+    if isinstance(dim, Leaf):
+        sizes[dim] = min(dim.size, target)
+    elif isinstance(dim, Product):
+        for factor in reversed(dim.factors):
+            rest = size_of(dim, sizes) // max(size_of(factor, sizes), 1)
+            _grow(factor, min(factor.size, max(size_of(factor, sizes), -(-target // rest))), sizes)
+            if size_of(dim, sizes) >= target:
+                return
+    else:
+        for part in dim.parts:
+            missing = target - size_of(dim, sizes)
+            if missing <= 0:
+                return
+            _grow(part, min(part.size, size_of(part, sizes) + missing), sizes)

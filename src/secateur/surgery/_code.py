@@ -1,0 +1,148 @@
+"""The model's code, ready to be replayed at any sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..axes import (
+    Analysis,
+    Dim,
+    Group,
+    Keep,
+    Leaf,
+    Positions,
+    Rescale,
+    Structure,
+    balanced_sizes,
+    kept_size,
+)
+from ..capture import Detail, Node
+from ._constants import Binding, Place, candidates, set_sizes
+from ._copies import copy_with
+from ._fold import Folder, packet
+from ._layers import stale_sizes
+from ._replay import Mismatch, Replay, Replayed, Scale
+
+
+@dataclass
+class Following:
+    """How the code follows.
+
+    Attributes:
+        bindings: attributes that have to change with an axis.
+        relations: dimensions that the code takes to be equal in size, such as the width of a
+            tensor and heads times features, where it computes ``C // num_heads``.
+        blocked: axes that it cannot follow, with the reason.
+    """
+
+    bindings: dict[Place, Binding] = field(default_factory=dict)
+    relations: list[tuple[Dim, ...]] = field(default_factory=list)
+    blocked: list[tuple[Leaf, str]] = field(default_factory=list)
+
+
+@dataclass
+class Followed:
+    """A model whose code is followed, with the inputs it was recorded at."""
+
+    structure: Structure
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    detail: Detail
+
+    def replay(self, keep: Keep, bindings: Iterable[Binding]) -> Replayed:
+        """Run the code at the sizes of ``keep`` with ``bindings`` carried out."""
+        analysis = self.structure.analysis
+        replay = Replay(analysis, keep, self.detail)
+        ids = {name: value.id for value in analysis.graph.values for name in value.names}
+        model = copy_with(self.model, lambda source, name, tensor: replay.ghost(ids[name]))
+        set_sizes(model, bindings, analysis.algebra, keep)
+        for _, module, name, _, size in list(stale_sizes(model)):
+            setattr(module, name, size)
+        found = replay.run(model, self.args, self.kwargs)
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._scale(found, keep)
+        return found
+
+    @cached_property
+    def folder(self) -> Folder:
+        """Finds parameters that can take in a factor."""
+        return Folder(self.structure.analysis)
+
+    def _scale(self, found: Replayed, keep: Keep) -> None:
+        """Factors that follow from sizes become scales of parameters, wherever these can take them."""
+        analysis = self.structure.analysis
+        for node, rescale in rescales(analysis):
+            dim = analysis.algebra.resolve(rescale.dim)
+            factor = (kept_size(dim, keep) / dim.size) ** -rescale.power
+            fold = self.folder.fold(rescale.operand, node) if factor != 1 else None
+            if fold is not None:
+                found.scales.append(Scale(fold, factor))
+        for mismatch in list(found.mismatches):
+            scale = self._scale_of(mismatch)
+            if scale is not None:
+                found.mismatches.remove(mismatch)
+                found.scales.append(scale)
+
+    def _scale_of(self, mismatch: Mismatch) -> Scale | None:
+        kind, node = packet(mismatch.node), mismatch.node
+        if mismatch.number is not None or kind not in (torch.ops.aten.mul, torch.ops.aten.div):
+            return None
+        if not mismatch.recorded or not mismatch.actual or len(node.inputs) != 1:
+            return None
+        fold = self.folder.fold(node.inputs[0], node)
+        ratio = mismatch.recorded / mismatch.actual
+        return None if fold is None else Scale(fold, ratio if kind is torch.ops.aten.mul else 1 / ratio)
+
+    def places(self, mismatch: Mismatch) -> list[Place]:
+        """Candidate places of a mismatch of the last replay."""
+        return list(candidates(mismatch, self._paths))
+
+
+def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:
+    """Operators that scale an operand by a size that they measure themselves."""
+    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
+        for rescale in operator.rescales if operator else ():
+            yield node, rescale
+
+
+def unfoldable(analysis: Analysis) -> list[tuple[Dim, str]]:
+    """Dimensions whose size scales a result, where no parameter can take in the difference."""
+    folder = Folder(analysis)
+    return [
+        (rescale.dim, f"{node.op} scales by its size, and no parameter can make up for that")
+        for node, rescale in rescales(analysis)
+        if folder.fold(rescale.operand, node) is None
+    ]
+
+
+def halves(code: Followed, groups: Iterable[Group], following: Following) -> dict[Leaf, Positions]:
+    """Keep sets that take about half of every group, as far as balances allow."""
+    resolve = code.structure.analysis.algebra.resolve
+    relations = [[resolve(dim) for dim in dims] for dims in following.relations]
+    wanted = {group.axis: max(1, group.size // 2) for group in groups}
+    sizes = balanced_sizes([*code.structure.balances(), *relations], wanted)
+    return {axis: np.arange(size) for axis, size in sizes.items()}
+
+
+def progress(new: Replayed, old: Replayed) -> bool:
+    if (new.error is None) != (old.error is None):
+        return new.error is None
+    if new.reached != old.reached:
+        return new.reached > old.reached
+    return len(new.mismatches) < len(old.mismatches)
+
+
+def explain(found: Replayed) -> str:
+    """What stands in the way, for a user."""
+    if found.mismatches:
+        return f"the model's code cannot follow: {found.mismatches[0]}"
+    error = found.error
+    return f"the model's code cannot follow: {type(error).__name__}: {error}"
