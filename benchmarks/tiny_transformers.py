@@ -64,7 +64,7 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "clip": {"text_config": _CLIP_TEXT, "vision_config": _CLIP_VISION},
     "convnext": _STAGES | {"image_size": 64},
     "convnextv2": _STAGES | {"image_size": 64},
-    "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]},
+    "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
     "efficientnet": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2},
     "fnet": {"intermediate_size": 128, "tpu_short_seq_length": LENGTH},

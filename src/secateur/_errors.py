@@ -6,7 +6,9 @@
     ├── RuleError(ValueError)             an operator rule contradicts itself or another one
     ├── LabelError(ValueError)            labels, groups or ratios that do not fit the model
     ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
-    └── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
+    ├── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
+    ├── PersistenceError(ValueError)      a file that is no saved model, or does not fit the model it is for
+    └── OptimizerError(ValueError)        an optimizer whose state cannot follow a cut
 
 Every class is also the builtin that a caller would expect.
 """
@@ -38,3 +40,11 @@ class SurgeryError(SecateurError, RuntimeError):
 
 class VerificationError(SecateurError, RuntimeError):
     """The small model and the masked model disagree; the model has been given back untouched."""
+
+
+class PersistenceError(SecateurError, ValueError):
+    """A model that cannot be saved, a file that is no saved model, or one that is of another model."""
+
+
+class OptimizerError(SecateurError, ValueError):
+    """An optimizer that does not fit the cut, or whose state cannot follow; nothing has been changed."""

@@ -25,12 +25,19 @@ REFITS: dict[type, Callable[[Any, Any, Any], None]] = {
 }
 
 
+Scales = tuple[tuple[int, Positions, float], ...]
+
+
 @dataclass(frozen=True)
 class Cut:
-    """What became of a parameter: the one that replaces it, and the positions kept in each dimension."""
+    """What became of a parameter: the one that replaces it, and the positions kept in each dimension.
+
+    ``scales`` are the factors that a part of the new one took in, as in :class:`TensorChange`.
+    """
 
     parameter: torch.Tensor
     positions: tuple[Positions | None, ...]
+    scales: Scales = ()
 
 
 ParameterMap = dict[torch.Tensor, Cut]
@@ -49,6 +56,23 @@ def slice_tensor(tensor: torch.Tensor, positions: tuple[Positions | None, ...]) 
     return new.contiguous()
 
 
+def scale_parts(tensor: torch.Tensor, scales: Scales, power: float = 1) -> torch.Tensor:
+    """Multiply parts of ``tensor`` by their factors to a power, in place.
+
+    Args:
+        tensor: of the shape after the cut.
+        scales: (dimension, positions in it, factor).
+        power: what to raise the factors to.
+    """
+    with torch.no_grad():
+        for dim, positions, factor in scales:
+            scale = torch.ones(tensor.shape[dim], dtype=torch.float64)
+            scale[torch.from_numpy(positions)] = factor**power
+            shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
+            tensor.mul_(scale.reshape(shape).to(tensor))
+    return tensor
+
+
 def cut_copy(model: nn.Module, plan: Plan) -> tuple[nn.Module, ParameterMap]:
     """A smaller copy of ``model``; the model itself is only read."""
     changes = {name: change for change in plan.tensors for name in change.names}
@@ -61,12 +85,12 @@ def cut_copy(model: nn.Module, plan: Plan) -> tuple[nn.Module, ParameterMap]:
         else:
             new = _cut(tensor, change)
         if tensor.grad is not None:
-            new.grad = slice_tensor(tensor.grad, change.positions) if change else tensor.grad.clone()
-        cuts[tensor] = Cut(new, change.positions if change else (None,) * tensor.dim())
+            new.grad = _cut_grad(tensor.grad, change) if change else tensor.grad.clone()
+        cuts[tensor] = Cut(new, change.positions, change.scales) if change else _uncut(new)
         return new
 
     small = copy_with(model, smaller)
-    _fit(small, plan, Undo())
+    fit(small, plan, Undo())
     return small, cuts
 
 
@@ -78,16 +102,16 @@ def cut_inplace(model: nn.Module, plan: Plan, undo: Undo) -> ParameterMap:
         old = owned[change.names[0]]
         new = _cut(old, change)
         if old.grad is not None:
-            new.grad = slice_tensor(old.grad, change.positions)
-        cuts[old] = Cut(new, change.positions)
+            new.grad = _cut_grad(old.grad, change)
+        cuts[old] = Cut(new, change.positions, change.scales)
         for name in change.names:
             _put(model, change.source, name, new)
             undo.note(lambda name=name, old=old, source=change.source: _put(model, source, name, old))
             owned.pop(name)
     for tensor in owned.values():
         if isinstance(tensor, nn.Parameter):
-            cuts[tensor] = Cut(tensor, (None,) * tensor.dim())
-    _fit(model, plan, undo)
+            cuts[tensor] = _uncut(tensor)
+    fit(model, plan, undo)
     return cuts
 
 
@@ -109,16 +133,20 @@ class Undo:
             self.steps.pop()()
 
 
+def _uncut(tensor: torch.Tensor) -> Cut:
+    return Cut(tensor, (None,) * tensor.dim())
+
+
 def _cut(tensor: torch.Tensor, change: TensorChange) -> torch.Tensor:
     new = like(slice_tensor(tensor, change.positions), tensor)
     zero_out(new, [None if rows is None else torch.from_numpy(rows) for rows in change.zeros])
-    with torch.no_grad():
-        for dim, positions, factor in change.scales:
-            scale = torch.ones(new.shape[dim], dtype=torch.float64)
-            scale[torch.from_numpy(positions)] = factor
-            shape = [-1 if d == dim else 1 for d in range(new.dim())]
-            new.mul_(scale.reshape(shape).to(new))
+    scale_parts(new, change.scales)
     return new
+
+
+def _cut_grad(grad: torch.Tensor, change: TensorChange) -> torch.Tensor:
+    """The gradient by the new parameter: a ``c``-th of the old where it is ``c`` times the old one."""
+    return scale_parts(slice_tensor(grad, change.positions), change.scales, power=-1)
 
 
 def _put(model: nn.Module, source: Source, name: str, tensor: torch.Tensor) -> None:
@@ -151,8 +179,11 @@ def _put_attribute(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     setattr(module, attribute, items)
 
 
-def _fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
-    """Attributes, equivalent modules, and the sizes that torch's layers keep."""
+def fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
+    """Make everything that is not a tensor fit the tensors, once these have been cut.
+
+    That is: equivalent modules, the attributes of the plan, and the sizes that torch's layers keep.
+    """
     for refit in plan.refits:
         module = model.get_submodule(refit.module)
         state, kind = dict(vars(module)), module.__class__

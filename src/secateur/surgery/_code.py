@@ -64,7 +64,7 @@ class Followed:
         ids = {name: value.id for value in analysis.graph.values for name in value.names}
         model = copy_with(self.model, lambda source, name, tensor: replay.ghost(ids[name]))
         set_sizes(model, bindings, analysis.algebra, keep)
-        for _, module, name, _, size in list(stale_sizes(model)):
+        for _, module, name, _, size in list(stale_sizes(model, ghosts=True)):
             setattr(module, name, size)
         found = replay.run(model, self.args, self.kwargs)
         self._paths = {module: path for path, module in model.named_modules()}
@@ -123,11 +123,19 @@ def unfoldable(analysis: Analysis) -> list[tuple[Dim, str]]:
     ]
 
 
-def halves(code: Followed, groups: Iterable[Group], following: Following) -> dict[Leaf, Positions]:
-    """Keep sets that take about half of every group, as far as balances allow."""
+def trial_cut(
+    code: Followed, groups: Iterable[Group], following: Following, *, uneven: bool = False
+) -> dict[Leaf, Positions]:
+    """Keep sets that take about half of every group, as far as balances allow.
+
+    With ``uneven`` each takes another share, so that sizes that are equal by chance no longer are.
+    """
     resolve = code.structure.analysis.algebra.resolve
     relations = [[resolve(dim) for dim in dims] for dims in following.relations]
-    wanted = {group.axis: max(1, group.size // 2) for group in groups}
+    wanted = {
+        group.axis: max(1, group.size * (3 + index % 4 if uneven else 4) // 8)
+        for index, group in enumerate(groups)
+    }
     sizes = balanced_sizes([*code.structure.balances(), *relations], wanted)
     return {axis: np.arange(size) for axis, size in sizes.items()}
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..axes import Dim, Group, Leaf
-from ._code import Followed, Following, explain, halves, progress
+from ._code import Followed, Following, explain, trial_cut, progress
 from ._constants import Binding, Place
 from ._relations import relate
 from ._replay import Mismatch, Replayed
@@ -21,25 +21,30 @@ ROUNDS = 12
 
 
 def follow(code: Followed) -> Following:
-    """Find how the code can follow a cut of every group, and the groups that it cannot follow."""
+    """Find how the code can follow a cut of every group, and the groups that it cannot follow.
+
+    First all groups are halved, which finds most; then each loses another share, which finds sizes
+    that the code takes to be equal and that were so by chance.
+    """
     following = Following()
     groups = list(code.structure.groups)
-    while groups:
-        found = _bind(code, groups, following)
-        if found.clean:
-            break
-        if relate(code, groups, found, following):
-            continue
-        blamed = _blame(code, groups, found, following)
-        following.blocked += blamed
-        gone = {axis for axis, _ in blamed}
-        groups = [group for group in groups if group.axis not in gone]
+    for uneven in (False, True):
+        while groups:
+            found = _bind(code, groups, following, uneven)
+            if found.clean:
+                break
+            if relate(code, groups, found, following, uneven=uneven):
+                continue
+            blamed = _blame(code, groups, found, following, uneven)
+            following.blocked += blamed
+            gone = {axis for axis, _ in blamed}
+            groups = [group for group in groups if group.axis not in gone]
     return following
 
 
-def _bind(code: Followed, groups: Iterable[Group], following: Following) -> Replayed:
+def _bind(code: Followed, groups: Iterable[Group], following: Following, uneven: bool) -> Replayed:
     """Bind attributes until the code follows a cut of ``groups``, or nothing more fits."""
-    keep = halves(code, groups, following)
+    keep = trial_cut(code, groups, following, uneven=uneven)
     found = code.replay(keep, following.bindings.values())
     for _ in range(ROUNDS):
         if found.clean:
@@ -58,13 +63,18 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     for rank in range(width):
         # The same rank for all: layers of one class resolve alike, in one replay.
         trial = dict(following.bindings)
+        shared: list[tuple[Dim, ...]] = []
         for places, mismatch in choices:
             place = places[min(rank, len(places) - 1)]
             assert mismatch.number is not None
-            trial[place] = Binding(place, mismatch.number.dim, abs(mismatch.recorded))
+            dim = code.structure.analysis.algebra.resolve(mismatch.number.dim)
+            bound = trial.setdefault(place, Binding(place, dim, abs(mismatch.recorded)))
+            if bound.dim is not dim:
+                shared.append((bound.dim, dim))  # one number for two dimensions: they stay equal
         result = code.replay(keep, trial.values())
         if progress(result, found):
             following.bindings = trial
+            following.relations += [pair for pair in dict.fromkeys(shared) if pair not in following.relations]
             return result
     return None
 
@@ -83,17 +93,17 @@ def _choices(
 
 
 def _blame(
-    code: Followed, groups: list[Group], found: Replayed, following: Following
+    code: Followed, groups: list[Group], found: Replayed, following: Following, uneven: bool
 ) -> list[tuple[Leaf, str]]:
     """The groups that cannot be followed, each found guilty by a replay of its own."""
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
     for wave in suspects:
-        result = _alone(code, wave, following)
+        result = _alone(code, wave, following, uneven)
         if result.clean:
             continue
         for group in wave:
-            alone = result if len(wave) == 1 else _alone(code, [group], following)
+            alone = result if len(wave) == 1 else _alone(code, [group], following, uneven)
             if not alone.clean:
                 guilty.append((group.axis, explain(alone)))
     if not guilty:  # each alone is followed, together they are not: the first wave has to stay
@@ -101,9 +111,9 @@ def _blame(
     return guilty
 
 
-def _alone(code: Followed, groups: list[Group], following: Following) -> Replayed:
+def _alone(code: Followed, groups: list[Group], following: Following, uneven: bool) -> Replayed:
     trial = Following(dict(following.bindings), list(following.relations))
-    return _bind(code, groups, trial)
+    return _bind(code, groups, trial, uneven)
 
 
 def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list[Group]]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 Sizes = dict[str, Any]
 
@@ -77,9 +78,16 @@ _SIZES: list[tuple[type | tuple[type, ...], Callable[[Any], Sizes]]] = [
 ]
 
 
-def stale_sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
-    """(path, module, attribute, value, size of its parameters) wherever the two differ."""
+def stale_sizes(
+    model: nn.Module, *, ghosts: bool = False
+) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
+    """(path, module, attribute, value, size of its parameters) wherever the two differ.
+
+    With ``ghosts`` parametrized layers are passed over: their weights have to be computed.
+    """
     for path, module in model.named_modules():
+        if ghosts and is_parametrized(module):
+            continue
         for kinds, sizes_of in _SIZES:
             if isinstance(module, kinds):
                 for name, size in sizes_of(module).items():

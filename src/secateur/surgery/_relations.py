@@ -12,15 +12,18 @@ from typing import Any
 
 from ..axes import Analysis, Dim, Group, Leaf
 from ..capture import Node
-from ._code import Followed, Following, halves, progress
+from ._code import Followed, Following, trial_cut, progress
 from ._replay import Replayed
 
 
-def relate(code: Followed, groups: list[Group], found: Replayed, following: Following) -> bool:
+def relate(
+    code: Followed, groups: list[Group], found: Replayed, following: Following, *, uneven: bool
+) -> bool:
     """Look for dimensions that the code takes to be equal, and that cutting them equally satisfies."""
     for dims in _equal_dims(code, groups, found):
         following.relations += dims
-        result = code.replay(halves(code, groups, following), following.bindings.values())
+        keep = trial_cut(code, groups, following, uneven=uneven)
+        result = code.replay(keep, following.bindings.values())
         if progress(result, found):
             return True
         del following.relations[-len(dims) :]

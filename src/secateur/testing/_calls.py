@@ -25,7 +25,7 @@ class Call:
 
 
 def calls_of(code: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Call]:
-    """The operator calls that ``code(*args, **kwargs)`` leads to, as the recorder would see them."""
+    """The operator calls that ``code(*args, **kwargs)`` leads to, as the recorder sees them."""
     if isinstance(code, (nn.Module, torch._ops.OpOverload)):
         return [Call(code, args, kwargs)]
     collector = _Collector()

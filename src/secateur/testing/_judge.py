@@ -26,8 +26,20 @@ from ..axes._flow import NONE, ZERO, Axes, Flow, Signal, multiply
 from ..capture import Detail, ModuleCall, Node, Ref, map_tree, named_tensors, record
 from ._calls import Call, calls_of, copied
 
-UNINITIALISED = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
-TOLERANCE = {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-4, torch.complex64: 1e-4}
+UNINITIALISED = {
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "empty_permuted",
+}
+TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.complex128: 1e-9,
+    torch.float32: 1e-4,
+    torch.complex64: 1e-4,
+}
 
 
 class Kind(Enum):
@@ -84,7 +96,9 @@ def check_rule(operator: Any, *args: Any, **kwargs: Any) -> list[Verdict]:
     Example:
         >>> import torch
         >>> from secateur.testing import check_rule
-        >>> for verdict in check_rule(torch.mm, torch.randn(3, 4).double(), torch.randn(4, 5).double()):
+        >>> for verdict in check_rule(
+        ...     torch.mm, torch.randn(3, 4).double(), torch.randn(4, 5).double()
+        ... ):
         ...     print(verdict)
         ok: aten.mm.default axis args[0][0] of 3: any part can go
         ok: aten.mm.default axis args[0][1] of 4: any part can go
@@ -158,10 +172,12 @@ class _Cut:
         return mask
 
     def __str__(self) -> str:
-        return ", ".join(f"keeping {stays.tolist()} of {axis.size}" for axis, stays in self.keep.items())
+        return ", ".join(
+            f"keeping {stays.tolist()} of {axis.size}" for axis, stays in self.keep.items()
+        )
 
 
-class _Wrong(Exception):  # noqa: N818 - no error of ours, but what a trial brought to light
+class _Wrong(Exception):
     """The operator denies what the rule states."""
 
 
@@ -191,7 +207,7 @@ class _Trials:
         place, size = (self.places[axis], axis.size) if axis else ("all free axes at once", 0)
         return Verdict(kind, str(self.node.op), place, size, detail)
 
-    # -- the axes of the call ------------------------------------------------------------------------
+    # -- the axes of the call ----------------------------------------------------------------------
 
     @cached_property
     def places(self) -> dict[Leaf, str]:
@@ -223,7 +239,7 @@ class _Trials:
         first, second = (self._run(self.tensors, seed=seed) for seed in (0, 1))
         return not all(map(_close, first, second))
 
-    # -- judging -------------------------------------------------------------------------------------
+    # -- judging -----------------------------------------------------------------------------------
 
     def _judge(self, axis: Leaf) -> Verdict:
         cuts = [cut for keep in _parts(axis) if (cut := self._balanced({axis: keep}))]
@@ -238,7 +254,12 @@ class _Trials:
 
     def _judge_pinned(self, axis: Leaf) -> Verdict:
         """Would every cut of a pinned axis be right, if results of its size were cut with it?"""
-        operands = {a for id_ in self.tensors for d in self.dims[id_] for a in self.operator.algebra.leaves(d)}
+        operands = {
+            a
+            for id_ in self.tensors
+            for d in self.dims[id_]
+            for a in self.operator.algebra.leaves(d)
+        }
         follow = [[axis if d.size == axis.size else d for d in dims] for dims in self._results]
         cuts = [_Cut({axis: keep}) for keep in _parts(axis)]
         if axis in operands and not self.random:
@@ -278,9 +299,13 @@ class _Trials:
         for dims, before, after in zip(results, full, small, strict=True):
             shape = cut.shape(dims)
             if shape != tuple(after.shape):
-                raise _Wrong(f"the rule states a result of {shape}, the operator returns {tuple(after.shape)}")
+                raise _Wrong(
+                    f"the rule states a result of {shape}, the operator returns {tuple(after.shape)}"
+                )
             if exact and not self.random and not _close(cut.slice(before, dims), after):
-                raise _Wrong("what remains of the result has other values than the result of what remains")
+                raise _Wrong(
+                    "what remains of the result has other values than the result of what remains"
+                )
 
     def _check_zeros(self, cut: _Cut, clean: Iterable[int]) -> None:
         """Where the flow says that the result is zero, it must be."""
@@ -304,7 +329,7 @@ class _Trials:
                 return False
         return True
 
-    # -- cuts and operands ---------------------------------------------------------------------------
+    # -- cuts and operands -------------------------------------------------------------------------
 
     @property
     def _results(self) -> list[list[Dim]]:
@@ -320,7 +345,11 @@ class _Trials:
     def _choices(self, cut: _Cut) -> Iterator[tuple[int, ...]]:
         """Which operands are zero where labels go: every combination, for up to four that matter."""
         carriers = [id_ for id_ in self.tensors if self._carried(cut, self.dims[id_])]
-        some = range(len(carriers) + 1) if len(carriers) <= 4 else (0, 1, len(carriers) - 1, len(carriers))
+        some = (
+            range(len(carriers) + 1)
+            if len(carriers) <= 4
+            else (0, 1, len(carriers) - 1, len(carriers))
+        )
         for count in some:
             yield from itertools.combinations(carriers, count)
 
@@ -334,7 +363,9 @@ class _Trials:
         small = {id_: cut.slice(tensor, self.dims[id_]) for id_, tensor in masked.items()}
         for scale in self.operator.rescales:
             dim = self.operator.algebra.resolve(scale.dim)
-            small[scale.operand] = small[scale.operand] * (dim.size / kept_size(dim, cut.keep)) ** scale.power
+            small[scale.operand] = (
+                small[scale.operand] * (dim.size / kept_size(dim, cut.keep)) ** scale.power
+            )
         return small
 
     def _balanced(self, keep: dict[Leaf, Positions]) -> _Cut | None:
@@ -350,7 +381,7 @@ class _Trials:
                 return None
         return _Cut(keep)
 
-    # -- running -------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------
 
     def _run(
         self, tensors: dict[int, torch.Tensor], cut: _Cut | None = None, seed: int = 0
@@ -380,7 +411,9 @@ class _Trials:
             dim = self.operator.algebra.resolve(number.dim)
             sign = -1 if number.negative else 1
             if value != sign * dim.size:
-                raise _Wrong(f"{number.argument} is {value}, and the rule takes it for a size of {dim.size}")
+                raise _Wrong(
+                    f"{number.argument} is {value}, and the rule takes it for a size of {dim.size}"
+                )
             new = sign * kept_size(dim, cut.keep)
             if number.position is not None:
                 items = list(bound.arguments[number.argument])

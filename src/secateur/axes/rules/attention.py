@@ -132,7 +132,15 @@ def transformer_encoder_layer(
     norm_bias_2: Operand, ffn_weight_1: Operand, ffn_bias_1: Operand, ffn_weight_2: Operand,
     ffn_bias_2: Operand, mask: Operand | None = None, mask_type: int | None = None,
 ) -> Any:  # fmt: skip
-    outside = (qkv_weight, qkv_bias, proj_weight, proj_bias, norm_weight_1, norm_bias_1, norm_weight_2)
+    outside = (
+        qkv_weight,
+        qkv_bias,
+        proj_weight,
+        proj_bias,
+        norm_weight_1,
+        norm_bias_1,
+        norm_weight_2,
+    )
     for tensor in (src, *outside, norm_bias_2, ffn_weight_1[1:], ffn_weight_2[:1], ffn_bias_2):
         op.pin(tensor, FUSED)
     op.pin(mask or [], "a mask of attention")

@@ -21,7 +21,7 @@ def convolve(
     """Dimensions of the result.
 
     The weight is (out, in / groups, *kernel), or (in, out / groups, *kernel) when transposed.
-    ``window`` is (stride, padding), by which dimensions that a kernel of size 1 leaves alone are told.
+    ``window`` is (stride, padding): they tell whether a kernel of size 1 leaves space alone.
     """
     channel = len(input) - len(weight) + 1  # 0 for an input without a batch
     given, made = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
@@ -38,7 +38,9 @@ def convolve(
         op.unify(made, bias[0])
     op.pin(weight[2:], KERNEL)
     space = input[channel + 1 :]
-    if not (_point_wise(weight, window) and tuple(d.size for d in space) == op.shape[channel + 1 :]):
+    if not (
+        _point_wise(weight, window) and tuple(d.size for d in space) == op.shape[channel + 1 :]
+    ):
         op.pin(space, SPACE)
         space = [op.fixed(size, SPACE) for size in op.shape[channel + 1 :]]
     return [*input[:channel], made, *space]
@@ -85,16 +87,11 @@ def conv_tbc(op: Operator, input: Operand, weight: Operand, bias: Operand, pad: 
     return [op.fixed(op.shape[0], SPACE), input[1], op.unify(weight[2], bias[0])]
 
 
-def _modulated(flow: Flow) -> Signal:
-    weighted = multiply(flow["input"], flow["weight"])
-    return add(weighted, flow["bias"]) if flow["bias"] else weighted
-
-
 @register_rule("torchvision::deform_conv2d", flow=weighs)
 def deform_conv2d(
     op: Operator, input: Operand, weight: Operand, offset: Operand, mask: Operand, bias: Operand,
-    stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, groups: int,
-    offset_groups: int, use_mask: bool,
+    stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int,
+    groups: int, offset_groups: int, use_mask: bool,
 ) -> Any:  # fmt: skip
     if offset_groups > 1:
         # The channels of a group move by one offset: as many have to stay in each.

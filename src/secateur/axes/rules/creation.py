@@ -52,7 +52,9 @@ def zeros_like(op: Operator, self: Operand, **kwargs: Any) -> Any:
     return list(self)
 
 
-@register_rule(*aten("ones_like", "empty_like", "rand_like", "randn_like", "randint_like"), flow=loses)
+@register_rule(
+    *aten("ones_like", "empty_like", "rand_like", "randn_like", "randint_like"), flow=loses
+)
 def made_like(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
     return list(self)
 

@@ -16,11 +16,11 @@ from .._table import aten, register_rule
 @register_rule(
     *aten(
         "relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
-        "hardswish", "hardshrink", "softshrink", "tanh", "tan", "sin", "sinh", "asin", "asinh", "atan",
-        "atanh", "erf", "erfinv", "expm1", "log1p", "special_i1", "special_i1e", "special_bessel_j1",
-        "neg", "abs", "sgn", "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac",
-        "nan_to_num", "deg2rad", "rad2deg", "real", "imag", "angle", "dropout", "feature_dropout",
-        "alpha_dropout", "feature_alpha_dropout",
+        "hardswish", "hardshrink", "softshrink", "tanh", "tan", "sin", "sinh", "asin", "asinh",
+        "atan", "atanh", "erf", "erfinv", "expm1", "log1p", "special_i1", "special_i1e",
+        "special_bessel_j1", "neg", "abs", "sgn", "sign", "sqrt", "square", "floor", "ceil",
+        "round", "trunc", "frac", "nan_to_num", "deg2rad", "rad2deg", "real", "imag", "angle",
+        "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
         # Copies, and views that differ in nothing but the type or place of their values.
         "clone", "detach", "detach_copy", "alias", "alias_copy", "contiguous", "lift", "lift_fresh",
         "lift_fresh_copy", "resolve_conj", "resolve_neg", "_conj", "_conj_copy", "_conj_physical",
@@ -36,12 +36,12 @@ def zero_at_zero(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
     *aten(
         "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2", "log10",
         "cos", "cosh", "acos", "acosh", "rsqrt", "reciprocal", "logit", "erfc", "lgamma", "digamma",
-        "sinc", "threshold", "isnan", "isinf", "isneginf", "isposinf", "isfinite", "isreal", "signbit",
-        "logical_not", "bitwise_not", "i0", "polygamma", "mvlgamma", "special_entr", "special_erfcx",
-        "special_ndtri", "special_log_ndtr", "special_bessel_j0", "special_i0e",
+        "sinc", "threshold", "isnan", "isinf", "isneginf", "isposinf", "isfinite", "isreal",
+        "signbit", "logical_not", "bitwise_not", "i0", "polygamma", "mvlgamma", "special_entr",
+        "special_erfcx", "special_ndtri", "special_log_ndtr", "special_bessel_j0", "special_i0e",
         "special_modified_bessel_i0", "special_modified_bessel_i1", "special_modified_bessel_k0",
-        "special_modified_bessel_k1", "bernoulli", "uniform", "normal_", "normal_functional", "random",
-        "exponential", "log_normal", "cauchy", "geometric", "poisson",
+        "special_modified_bessel_k1", "bernoulli", "uniform", "normal_", "normal_functional",
+        "random", "exponential", "log_normal", "cauchy", "geometric", "poisson",
     ),
     flow=loses,
 )  # fmt: skip
@@ -102,8 +102,9 @@ def hardtanh(op: Operator, self: Operand, min: float = -1, max: float = 1) -> An
 
 @register_rule(
     *aten(
-        "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "hypot", "logical_or", "logical_xor",
-        "bitwise_or", "bitwise_xor", "__or__", "__xor__", "__ior__", "__ixor__", "gcd", "complex",
+        "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "hypot", "logical_or",
+        "logical_xor", "bitwise_or", "bitwise_xor", "__or__", "__xor__", "__ior__", "__ixor__",
+        "gcd", "complex",
     ),
     flow=adds("self", "other"),
 )  # fmt: skip
@@ -112,7 +113,8 @@ def addition(op: Operator, self: Any, other: Any, alpha: Any = 1, **kwargs: Any)
 
 
 @register_rule(
-    *aten("mul", "multiply", "logical_and", "bitwise_and", "__and__", "__iand__", "lcm"), flow=multiplies
+    *aten("mul", "multiply", "logical_and", "bitwise_and", "__and__", "__iand__", "lcm"),
+    flow=multiplies,
 )
 def multiplication(op: Operator, self: Any, other: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
@@ -127,7 +129,9 @@ def _divides(flow: Flow) -> Signal:
     return Signal(carried, carried - (above.clean - below.clean))
 
 
-@register_rule(*aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides)
+@register_rule(
+    *aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides
+)
 def division(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
@@ -155,8 +159,9 @@ def scaling(op: Operator, self: Any, other: Any) -> Any:
 
 @register_rule(
     *aten(
-        "eq", "ne", "lt", "le", "gt", "ge", "isclose", "logaddexp", "logaddexp2", "nextafter", "xlogy",
-        "special_xlog1py", "special_zeta", "heaviside", "polar", "atan2", "igamma", "igammac",
+        "eq", "ne", "lt", "le", "gt", "ge", "isclose", "logaddexp", "logaddexp2", "nextafter",
+        "xlogy", "special_xlog1py", "special_zeta", "heaviside", "polar", "atan2", "igamma",
+        "igammac",
     ),
     flow=loses,
 )  # fmt: skip
@@ -244,7 +249,8 @@ def _reduces(op: Operator, dims: list[Any], reduction: int) -> list[Any]:
 
 
 @register_rule(
-    *aten("mse_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "binary_cross_entropy"), flow=loses
+    *aten("mse_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "binary_cross_entropy"),
+    flow=loses,
 )
 def loss(op: Operator, self: Operand, target: Operand, *args: Any, **kwargs: Any) -> Any:
     reduction = next((a for a in args if isinstance(a, int)), 1)

@@ -1,4 +1,5 @@
 """Indexing by tensors: what is indexed may not be cut, since the indices are its positions."""
+# ruff: noqa: D103 - a rule is named after its operator, which is its documentation
 
 from __future__ import annotations
 
@@ -7,81 +8,115 @@ from typing import Any
 
 import torch
 
-from .._flow import Flow, Signal, add, keeps, loses
-from .._operator import Operand, Operator
+from ...capture import Ref
+from .._flow import adds, keeps, loses
+from .._operator import Operand, Operator, operands_in
 from .._table import aten, register_rule
 
 INDEXED = "its positions are addressed by an index tensor"
 INDICES = "it counts the entries of an index tensor"
+DATA = "data decides how many positions it has"
 
 
-@register_rule(*aten("embedding"), flow=lambda flow: flow["weight"] or Signal())
-def embedding(op: Operator, weight: Operand, indices: Operand, *settings: Any, **kwargs: Any) -> Any:
+@register_rule(*aten("embedding"), flow=adds("weight"))
+def embedding(op: Operator, weight: Operand, indices: Operand, *args: Any) -> Any:
     op.pin(weight[0], INDEXED)
     op.pin(indices, INDICES)
     return [*indices, *weight[1:]]
 
 
-@register_rule(*aten("index_select"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("embedding_renorm_"), flow=keeps)
+def embedding_renorm(
+    op: Operator, self: Operand, indices: Operand, max_norm: float, norm_type: float
+) -> Any:
+    op.pin([self[0], *indices], INDEXED)
+    op.sum_over(self[1], self)
+    return list(self)
+
+
+@register_rule(
+    *aten("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), flow=adds("weight")
+)
+def embedding_bag(
+    op: Operator, weight: Operand, indices: Operand, offsets: Operand, *args: Any
+) -> Any:
+    op.pin(weight[0], INDEXED)
+    for operand in operands_in((indices, offsets, *args)):
+        op.pin(operand, INDICES)
+    results = [[op.fixed(n, "bags of an embedding bag") for n in shape] for shape in op.shapes]
+    results[0][1] = weight[1]
+    if len(op.shapes[3]) == 2 and op.shapes[3][1] == weight[1].size:  # places of maxima
+        results[3][1] = weight[1]
+        op.inexact_if_used(3, weight[1], "places of maxima are something else where all are zero")
+    return results
+
+
+@register_rule(*aten("index_select"), flow=adds("self"))
 def index_select(op: Operator, self: Operand, dim: int, index: Operand) -> Any:
-    op.pin(self[dim], INDEXED)
     op.pin(index, INDICES)
+    if not len(self):
+        return []
+    op.pin(self[dim], INDEXED)
     return op.replace(self, dim, index[0] if len(index) else op.new(1))
 
 
-def _indexed(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> list[Any]:
-    """Dimensions of ``self[indices]``, as NumPy's advanced indexing defines them."""
-    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
-        return _masked(op, self, indices)
-    places = [i for i, index in enumerate(indices) if index is not None]
-    op.pin([self[i] for i in places], INDEXED)
-    found = op.broadcast(*(indices[i] for i in places))
-    op.pin(found, INDICES)
-    rest = [dim for i, dim in enumerate(self) if i not in places]
-    adjacent = places == list(range(places[0], places[0] + len(places)))
-    at = places[0] if adjacent else 0
+def _indexed(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> list[Any | None]:
+    """Dimensions of ``self[indices]``, as NumPy's advanced indexing defines them.
+
+    None stands for a dimension whose size data decides.
+    """
+    gone: list[int] = []
+    rows: list[Operand] = []
+    masked = False
+    place = 0
+    for index in indices:
+        width = 1
+        if index is not None:
+            if index.dtype in (torch.bool, torch.uint8):
+                # A mask takes as many dimensions as it has, and leaves one.
+                masked, width = True, len(index)
+                for own, other in zip(self[place : place + width], index, strict=True):
+                    op.unify(own, other)
+                op.pin(index, "a boolean mask chooses its positions")
+            else:
+                op.pin(self[place], INDEXED)
+                op.pin(index, INDICES)
+                rows.append(index)
+            gone += range(place, place + width)
+        place += width
+    found: list[Any | None] = list(op.broadcast(*rows))
+    if masked:
+        found = [None] * max(1, len(found))
+    rest = [dim for i, dim in enumerate(self) if i not in gone]
+    at = gone[0] if gone == list(range(gone[0], gone[0] + len(gone))) else 0
     return [*rest[:at], *found, *rest[at:]]
 
 
-def _masked(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> list[Any]:
-    """A boolean index takes as many dimensions as it has, and leaves one of a size that data decides."""
-    given = [(i, index) for i, index in enumerate(indices) if index is not None]
-    if len(given) != 1:
-        raise NotImplementedError("boolean and other indices together")
-    place, mask = given[0]
-    for dim, other in zip(self[place : place + len(mask)], mask, strict=True):
-        op.unify(dim, other)
-    op.pin(mask, "a boolean mask chooses its positions")
-    rest = self[:place], self[place + len(mask) :]
-    count = op.shape[place] if op.node.op._schema.name == "aten::index" else 0
-    return [*rest[0], op.fixed(count, "data decides how many positions it has"), *rest[1]]
-
-
-@register_rule(*aten("index"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("index", "_unsafe_index"), flow=adds("self"))
 def index(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> Any:
-    return _indexed(op, self, indices)
+    dims = _indexed(op, self, indices)
+    return [op.fixed(n, DATA) if d is None else d for d, n in zip(dims, op.shape, strict=True)]
 
 
-@register_rule(*aten("index_put", "_unsafe_index_put"), flow=lambda flow: add(flow["self"], flow["values"]))
+@register_rule(
+    *aten("index_put", "_unsafe_index_put", "_index_put_impl_"), flow=adds("self", "values")
+)
 def index_put(
-    op: Operator, self: Operand, indices: Sequence[Operand | None], values: Operand,
-    accumulate: bool = False,
-) -> Any:  # fmt: skip
-    target = _indexed(op, self, indices)
-    for dim, value in zip(target[::-1], values[::-1], strict=False):
-        if dim.size == value.size:
+    op: Operator, self: Operand, indices: Sequence[Operand | None], values: Operand, *args: Any
+) -> Any:
+    for dim, value in zip(_indexed(op, self, indices)[::-1], values[::-1], strict=False):
+        if dim is not None and dim.size == value.size:
             op.unify(dim, value)
         elif value.size > 1:
-            op.pin(value, "data decides how many positions it has")
+            op.pin(value, DATA)
     return list(self)
 
 
 def _along(op: Operator, self: Operand, dim: int, *others: Operand) -> None:
     """Tensors that address ``self`` along one dimension, and run beside it along all others."""
-    dim %= max(len(self), 1)
     for position, own in enumerate(self):
         for other in others:
-            if position == dim:
+            if position == dim % len(self):
                 op.pin([own, other[position]], INDEXED)
             elif own.size == other[position].size:
                 op.unify(own, other[position])
@@ -89,27 +124,30 @@ def _along(op: Operator, self: Operand, dim: int, *others: Operand) -> None:
                 op.pin([own, other[position]], "only a part of it is addressed")
 
 
-@register_rule(*aten("gather"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("gather"), flow=adds("self"))
 def gather(op: Operator, self: Operand, dim: int, index: Operand, sparse_grad: bool = False) -> Any:
     _along(op, self, dim, index)
     return list(index)
 
 
-def _scatters(flow: Flow) -> Signal:
-    source = flow["src"]
-    return add(flow["self"], source) if source is not None else loses(flow)
-
-
-@register_rule(*aten("scatter", "scatter_add", "scatter_reduce"), flow=_scatters)
+@register_rule(*aten("scatter", "scatter_add", "scatter_reduce"), flow=adds("self", "src"))
 def scatter(
-    op: Operator, self: Operand, dim: int, index: Operand, src: Any = None, *settings: Any, **kwargs: Any
+    op: Operator, self: Operand, dim: int, index: Operand, src: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    _along(op, self, dim, *(t for t in (index, src) if isinstance(t, Operand)))
+    _along(op, self, dim, *operands_in((index, src)))
     return list(self)
 
 
-@register_rule(*aten("index_add", "index_copy"), flow=lambda flow: add(flow["self"], flow["source"]))
-def index_add(op: Operator, self: Operand, dim: int, index: Operand, source: Operand, alpha: Any = 1) -> Any:
+@register_rule(*aten("index_add", "index_copy", "index_reduce"), flow=adds("self", "source"))
+def index_add(
+    op: Operator,
+    self: Operand,
+    dim: int,
+    index: Operand,
+    source: Operand,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     op.pin([self[dim], source[dim], *index], INDEXED)
     for position, (own, other) in enumerate(zip(self, source, strict=True)):
         if position != dim % len(self):
@@ -117,40 +155,67 @@ def index_add(op: Operator, self: Operand, dim: int, index: Operand, source: Ope
     return list(self)
 
 
-@register_rule(*aten("index_fill"), flow=loses)
+@register_rule(*aten("index_fill"), flow=adds("self", "value"))
 def index_fill(op: Operator, self: Operand, dim: int, index: Operand, value: Any) -> Any:
     op.pin([self[dim], *index], INDEXED)
     return list(self)
 
 
-@register_rule(*aten("masked_select"), flow=loses)
-def masked_select(op: Operator, self: Operand, mask: Operand) -> Any:
-    op.pin(op.broadcast(self, mask), "a boolean mask chooses its positions")
-    return [op.fixed(op.shape[0], "data decides how many positions it has")]
+@register_rule(*aten("searchsorted"), flow=loses)
+def searchsorted(op: Operator, sorted_sequence: Operand, self: Any, **kwargs: Any) -> Any:
+    op.pin(sorted_sequence[-1], "values are looked up in it")
+    for sorter in operands_in(kwargs.values()):
+        op.pin(sorter, "values are looked up in it")
+    if not isinstance(self, Operand):
+        return []
+    for own, other in zip(sorted_sequence[:-1], self, strict=False):
+        op.unify(own, other)
+    return list(self)
 
 
-@register_rule(*aten("nonzero"), flow=loses)
-def nonzero(op: Operator, self: Operand) -> Any:
-    op.pin(self, "the places of its non-zero entries are taken")
-    return [op.fixed(n, "data decides how many positions it has") for n in op.shape]
+@register_rule(*aten("masked_scatter"), flow=loses)
+def masked_scatter(op: Operator, self: Operand, mask: Operand, source: Operand) -> Any:
+    op.pin(source, DATA)
+    dims = op.broadcast(self, mask)
+    op.pin(dims, "a boolean mask chooses its positions")
+    return dims
 
 
-@register_rule(*aten("nonzero_numpy"), flow=loses)
-def nonzero_numpy(op: Operator, self: Operand) -> Any:
-    op.pin(self, "the places of its non-zero entries are taken")
-    return [[op.fixed(n, "data decides how many positions it has") for n in s] for s in op.shapes]
+@register_rule(
+    *aten(
+        "masked_select", "nonzero", "nonzero_numpy", "nonzero_static", "_unique", "_unique2",
+        "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount", "histc", "take",
+        "multinomial", "segment_reduce",
+    ),
+    torch.ops.aten.where.default,
+    torch.ops.aten.repeat_interleave.Tensor,
+)  # fmt: skip
+def data_decides(op: Operator, *args: Any, **kwargs: Any) -> Any:
+    for operand in operands_in((*args, *kwargs.values())):
+        op.pin(operand, "its values decide what the operator returns")
+    results = [[op.fixed(n, DATA) for n in shape] for shape in op.shapes]
+    return results[0] if isinstance(op.node.result, Ref) else results
 
 
-@register_rule(*aten("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), flow=lambda f: f["weight"] or Signal())
-def embedding_bag(op: Operator, weight: Operand, indices: Operand, offsets: Operand, *a: Any, **k: Any) -> Any:
-    op.pin(weight[0], INDEXED)
-    op.pin([*indices, *offsets], INDICES)
-    bags = op.fixed(op.shape[0], "bags of an embedding bag")
-    rest = [[op.fixed(n, "bookkeeping of an embedding bag") for n in s] for s in op.shapes[1:]]
-    return [[bags, weight[1]], *rest]
+@register_rule(*aten("put", "_unsafe_masked_index_put_accumulate"))
+def put(op: Operator, self: Operand, *args: Any) -> Any:
+    for operand in operands_in((self, *args)):
+        op.pin(operand, INDEXED)
+    return list(self)
 
 
-@register_rule(*aten("item", "_local_scalar_dense", "is_nonzero", "equal"), flow=keeps)
-def to_python(op: Operator, self: Operand, *others: Operand) -> Any:
-    op.pin(self, "its values are read by the model's code")
+@register_rule(
+    *aten(
+        "item", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "_is_all_true",
+        "_is_any_true", "_assert_async", "is_same_size",
+    )
+)  # fmt: skip
+def to_python(op: Operator, *args: Any, **kwargs: Any) -> Any:
+    for operand in operands_in(args):
+        op.pin(operand, "its values are read by the model's code")
+    return [] if op.shapes else None
+
+
+@register_rule(*aten("_assert_tensor_metadata", "record_stream"))
+def bystander(op: Operator, *args: Any, **kwargs: Any) -> Any:
     return None

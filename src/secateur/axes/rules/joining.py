@@ -70,18 +70,15 @@ def _even(op: Operator, pieces: Sequence[Any]) -> None:
     ),
     flow=keeps,
 )  # fmt: skip
-def split(
-    op: Operator, self: Operand, split_size: Any = None, dim: int = 0, split_sizes: Any = None
-) -> Any:
+def split(op: Operator, self: Operand, split_size: int | Sequence[int], dim: int = 0) -> Any:
     pieces, results = _pieces(op, self, dim)
     if isinstance(split_size, int):
         _even(op, pieces)
         if split_size == pieces[0].size:  # not larger than the whole
             op.number("split_size", pieces[0])
     else:
-        argument = "split_size" if split_size is not None else "split_sizes"
         for position, piece in enumerate(pieces):
-            op.number(argument, piece, position)
+            op.number("split_size", piece, position)
     return results
 
 

@@ -22,7 +22,7 @@ def linear(op: Operator, input: Operand, weight: Operand, bias: Operand | None =
 
 
 def contract(op: Operator, a: Operand, b: Operand) -> list[Any]:
-    """Dimensions of ``a @ b``; between two activations these are heads and features of attention."""
+    """Dimensions of ``a @ b``; between two activations they are those of attention."""
     row = [] if len(a) == 1 else [a[-2]]
     column = [] if len(b) == 1 else [b[-1]]
     shared = op.unify(a[-1], b[-2] if len(b) > 1 else b[0])

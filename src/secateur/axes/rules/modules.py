@@ -1,4 +1,5 @@
 """Modules whose call is recorded whole, since their Python code says less than their definition."""
+# ruff: noqa: D103 - a rule is named after its module, which is its documentation
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ def multihead_attention(
     op.unify(queries, keys)
     _, value_features = op.split(values, heads, width // heads)
     op.unify(values, op.product(shared, value_features), module["out_proj.weight"][1])
-    for name, dim in (("bias_k", keys), ("bias_v", values), ("out_proj.bias", module["out_proj.weight"][0])):
+    for name, dim in (
+        ("bias_k", keys),
+        ("bias_v", values),
+        ("out_proj.bias", module["out_proj.weight"][0]),
+    ):
         if name in module:
             op.unify(module[name][-1], dim)
     op.role(shared, "heads")

@@ -13,7 +13,9 @@ from .._table import aten, register_rule
 STATISTICS = "mean and variance are taken over it"
 
 
-def _batch_norm(op: Operator, input: Operand, tensors: Sequence[Operand | None], *, batch: bool) -> Any:
+def _batch_norm(
+    op: Operator, input: Operand, tensors: Sequence[Operand | None], *, batch: bool
+) -> Any:
     """Channels go with their parameters; with statistics of the batch, all else changes them."""
     for tensor in tensors:
         if tensor is not None:
@@ -24,7 +26,9 @@ def _batch_norm(op: Operator, input: Operand, tensors: Sequence[Operand | None],
         return list(input)
     # Saved statistics of the channels, for the backward pass.
     rest = [
-        [input[1]] if shape == (input[1].size,) else [op.fixed(n, "saved statistics") for n in shape]
+        [input[1]]
+        if shape == (input[1].size,)
+        else [op.fixed(n, "saved statistics") for n in shape]
         for shape in op.shapes[1:]
     ]
     op.inexact_if_used(1, input[1], "statistics are not zero")
@@ -33,7 +37,8 @@ def _batch_norm(op: Operator, input: Operand, tensors: Sequence[Operand | None],
 
 
 @register_rule(
-    *aten("batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"), flow=normalizes
+    *aten("batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"),
+    flow=normalizes,
 )
 def batch_norm(
     op: Operator, input: Operand, weight: Operand | None, bias: Operand | None,
@@ -71,7 +76,11 @@ def instance_norm(
 
 
 def _normalized(
-    op: Operator, input: Operand, shape: Sequence[int], affine: Sequence[Operand | None], reason: str
+    op: Operator,
+    input: Operand,
+    shape: Sequence[int],
+    affine: Sequence[Operand | None],
+    reason: str,
 ) -> Any:
     lead = len(input) - len(shape)
     for position, dim in enumerate(input[lead:]):

@@ -100,7 +100,9 @@ BOXES = "boxes and their coordinates"
 @register_rule("torchvision::roi_align", "torchvision::roi_pool", flow=adds("input"))
 def roi_align(op: Operator, input: Operand, rois: Operand, *args: Any) -> Any:
     op.pin([input[0], *input[2:], *rois], BOXES)
-    results = [[op.fixed(s[0], BOXES), input[1], *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes]
+    results = [
+        [op.fixed(s[0], BOXES), input[1], *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes
+    ]
     if len(results) > 1:
         op.inexact_if_used(1, input[1], "indices of maxima are something else where all are zero")
     return results if len(results) > 1 else results[0]
@@ -112,7 +114,9 @@ def ps_roi_align(op: Operator, input: Operand, rois: Operand, *args: Any) -> Any
     rows, columns = op.shape[2:]
     channels, *places = op.split(input[1], op.shape[1], rows, columns)
     op.pin(places, SPACE)
-    results = [[op.fixed(s[0], BOXES), channels, *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes]
+    results = [
+        [op.fixed(s[0], BOXES), channels, *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes
+    ]
     op.inexact_if_used(1, channels, "it names the channel that a value came from")
     return results
 

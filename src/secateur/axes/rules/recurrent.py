@@ -18,7 +18,9 @@ def _state_stays_zero(flow: Flow) -> Signal:
     inputs = ("input", "batch_sizes")
     others = operands_in(value for name, value in flow.arguments.items() if name not in inputs)
     signals = [flow.signal_of(operand.id) for operand in others]
-    return Signal(NONE.union(*(s.carried for s in signals)), NONE.union(*(s.dirty for s in signals)))
+    return Signal(
+        NONE.union(*(s.carried for s in signals)), NONE.union(*(s.dirty for s in signals))
+    )
 
 
 def _cell(
@@ -106,9 +108,7 @@ _register_sequences(1, "rnn_tanh", "rnn_relu")
 
 
 @register_rule(*aten("_pack_padded_sequence"), flow=keeps)
-def pack_padded_sequence(
-    op: Operator, input: Operand, lengths: Operand, batch_first: bool
-) -> Any:
+def pack_padded_sequence(op: Operator, input: Operand, lengths: Operand, batch_first: bool) -> Any:
     op.pin([*input[:2], *lengths], STEPS)
     lead, sizes = (op.fixed(shape[0], STEPS) for shape in op.shapes)
     return [[lead, *input[2:]], [sizes]]

@@ -1,4 +1,5 @@
 """Views, permutations, expansions: dimensions are regrouped, moved and repeated."""
+# ruff: noqa: D103 - a rule is named after its operator, which is its documentation
 
 from __future__ import annotations
 
@@ -7,24 +8,31 @@ from typing import Any
 
 import torch
 
-from .._flow import Flow, Signal, keeps
+from .._flow import Flow, Signal, adds, keeps
 from .._operator import Operand, Operator
 from .._table import aten, register_rule
 
 
-def _sizes(op: Operator, argument: str, sizes: Sequence[int], dims: Sequence[Any], offset: int = 0) -> list[Any]:
-    """Every size that the code wrote (and did not leave to be inferred) is the size of a dimension."""
+def _sizes(
+    op: Operator, argument: str, sizes: Sequence[int], dims: Sequence[Any], offset: int = 0
+) -> list[Any]:
+    """Every size that the code wrote (and did not leave to be inferred) is that of a dimension."""
     for position, size in enumerate(sizes):
         if size != -1:
             op.number(argument, dims[position + offset], position)
     return list(dims)
 
 
-@register_rule(*aten("view", "_unsafe_view", "view_copy"), flow=keeps)
-def view(op: Operator, self: Operand, size: Any) -> Any:
-    if isinstance(size, torch.dtype):
+@register_rule(
+    *aten("view", "_unsafe_view", "view_copy", "_reshape_alias", "_reshape_copy"), flow=keeps
+)
+def view(op: Operator, self: Operand, size: Any, stride: Any = None) -> Any:
+    if not isinstance(size, torch.dtype):
+        return _sizes(op, "size", size, op.regroup(self.dims, op.shape))
+    if op.shape == self.shape:
         return list(self)
-    return _sizes(op, "size", size, op.regroup(self.dims, op.shape))
+    op.pin(self[-1], "its bytes are taken for another type")
+    return [*self[:-1], op.fixed(op.shape[-1], "bytes of another type")]
 
 
 @register_rule(*aten("reshape"), flow=keeps)
@@ -32,19 +40,14 @@ def reshape(op: Operator, self: Operand, shape: Sequence[int]) -> Any:
     return _sizes(op, "shape", shape, op.regroup(self.dims, op.shape))
 
 
-@register_rule(*aten("_reshape_alias"), flow=keeps)
-def reshape_alias(op: Operator, self: Operand, size: Sequence[int], stride: Any) -> Any:
-    return _sizes(op, "size", size, op.regroup(self.dims, op.shape))
-
-
-@register_rule(*aten("view_as", "reshape_as"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("view_as", "reshape_as"), flow=adds("self"))
 def view_as(op: Operator, self: Operand, other: Operand) -> Any:
     op.broadcast(op.regroup(self.dims, op.shape), other)
     return list(other)
 
 
 @register_rule(*aten("flatten", "ravel"), flow=keeps)
-def flatten(op: Operator, self: Operand, start_dim: int = 0, end_dim: int = -1, out_dim: Any = None) -> Any:
+def flatten(op: Operator, self: Operand, start_dim: int = 0, end_dim: int = -1) -> Any:
     return op.regroup(self.dims, op.shape)
 
 
@@ -58,7 +61,7 @@ def permute(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [self[dim] for dim in dims]
 
 
-@register_rule(*aten("transpose", "swapaxes", "swapdims"), flow=keeps)
+@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims"), flow=keeps)
 def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     dims = list(self)
     if dims:
@@ -66,10 +69,13 @@ def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     return dims
 
 
-@register_rule(*aten("t", "numpy_T", "matrix_H", "mT", "mH", "adjoint"), flow=keeps)
-def transposed(op: Operator, self: Operand) -> Any:
-    if op.node.op._schema.name in ("aten::t", "aten::numpy_T"):
-        return self[::-1]
+@register_rule(*aten("t", "t_copy", "numpy_T"), flow=keeps)
+def reversed_dims(op: Operator, self: Operand) -> Any:
+    return self[::-1]
+
+
+@register_rule(*aten("matrix_H", "mT", "mH", "adjoint"), flow=keeps)
+def matrix_transpose(op: Operator, self: Operand) -> Any:
     return [*self[:-2], self[-1], self[-2]]
 
 
@@ -77,25 +83,27 @@ def transposed(op: Operator, self: Operand) -> Any:
 def movedim(op: Operator, self: Operand, source: Any, destination: Any) -> Any:
     sources = [source] if isinstance(source, int) else list(source)
     targets = [destination] if isinstance(destination, int) else list(destination)
-    order = torch.movedim(torch.empty(tuple(range(2, len(self) + 2)), device="meta"), sources, targets).shape
-    return [self[size - 2] for size in order]
+    places = dict(zip((t % len(self) for t in targets), (self[s] for s in sources), strict=True))
+    gone = {s % len(self) for s in sources}
+    others = (dim for i, dim in enumerate(self) if i not in gone)
+    return [places[i] if i in places else next(others) for i in range(len(self))]
 
 
-@register_rule(*aten("squeeze"), flow=keeps)
+@register_rule(*aten("squeeze", "squeeze_copy"), flow=keeps)
 def squeeze(op: Operator, self: Operand, dim: Any = None) -> Any:
     dims = range(len(self)) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {d % len(self) for d in dims if len(self) and self[d].size == 1}
     return [d for i, d in enumerate(self) if i not in gone]
 
 
-@register_rule(*aten("unsqueeze"), flow=keeps)
+@register_rule(*aten("unsqueeze", "unsqueeze_copy"), flow=keeps)
 def unsqueeze(op: Operator, self: Operand, dim: int) -> Any:
     dims = list(self)
     dims.insert(dim % (len(dims) + 1), op.new(1))
     return dims
 
 
-@register_rule(*aten("expand", "expand_copy"), flow=keeps)
+@register_rule(*aten("expand", "expand_copy", "broadcast_to"), flow=keeps)
 def expand(op: Operator, self: Operand, size: Sequence[int], implicit: bool = False) -> Any:
     lead = len(size) - len(self)
     old = [op.new(1)] * lead + list(self)
@@ -103,20 +111,14 @@ def expand(op: Operator, self: Operand, size: Sequence[int], implicit: bool = Fa
     return _sizes(op, "size", size, dims)
 
 
-@register_rule(*aten("expand_as"), flow=lambda flow: flow["self"] or Signal())
+@register_rule(*aten("expand_as"), flow=adds("self"))
 def expand_as(op: Operator, self: Operand, other: Operand) -> Any:
     return op.broadcast(self, other)
 
 
-@register_rule(*aten("broadcast_to"), flow=keeps)
-def broadcast_to(op: Operator, self: Operand, size: Sequence[int]) -> Any:
-    return expand(op, self, size)
-
-
 @register_rule(*aten("broadcast_tensors"), flow=keeps)
 def broadcast_tensors(op: Operator, tensors: Sequence[Operand]) -> Any:
-    dims = op.broadcast(*tensors)
-    return [dims] * len(tensors)
+    return [op.broadcast(*tensors)] * len(tensors)
 
 
 @register_rule(*aten("repeat"), flow=keeps)
@@ -134,30 +136,43 @@ def tile(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [op.product(n, dim) for n, dim in zip(times, old, strict=True)]
 
 
-@register_rule(*aten("repeat_interleave"), flow=keeps)
+@register_rule(*(packet.self_int for packet in aten("repeat_interleave")), flow=keeps)
 def repeat_interleave(
-    op: Operator, self: Operand, repeats: Any = None, dim: int | None = None, output_size: Any = None
+    op: Operator, self: Operand, repeats: int, dim: int | None = None, output_size: Any = None
 ) -> Any:
-    if not isinstance(repeats, int):
-        raise NotImplementedError("repeats that are a tensor depend on data")
     times = op.number("repeats", op.new(repeats))
     if dim is None:
         return [op.product(*self, times)]
     return op.replace(self, dim, op.product(self[dim], times))
 
 
-@register_rule(*aten("flip", "fliplr", "flipud"), flow=keeps)
-def flip(op: Operator, self: Operand, dims: Sequence[int] = (0,)) -> Any:
-    for dim in dims if op.node.op._schema.name == "aten::flip" else range(len(self)):
+@register_rule(*aten("flip", "fliplr", "flipud", "rot90"), flow=keeps)
+def flip(op: Operator, self: Operand, *args: Any) -> Any:
+    fixed = {"aten::fliplr": (1,), "aten::flipud": (0,), "aten::rot90": (args[1:] or ((0, 1),))[0]}
+    result = list(self)
+    for dim in fixed.get(op.node.op._schema.name, args[0] if args else ()):
         op.pin(self[dim], "its order is reversed")
-    return list(self)
+        result[dim] = op.fixed(op.shape[dim], "its order is reversed")
+    return result
 
 
 @register_rule(*aten("roll"), flow=keeps)
 def roll(op: Operator, self: Operand, shifts: Any, dims: Any = ()) -> Any:
-    for dim in ([dims] if isinstance(dims, int) else dims) or range(len(self)):
-        op.pin(self[dim], "its positions are shifted (roll)")
-    return list(self)
+    if not dims:  # the flattened tensor is rolled
+        op.pin(self, "its positions are shifted (roll)")
+        return list(self)
+    result = list(self)
+    for position, (shift, dim) in enumerate(zip(shifts, dims, strict=True)):
+        size = result[dim].size
+        by = shift % max(size, 1)
+        stay, wrap = op.cut(result[dim], [size - by, by])
+        if by and abs(shift) < size:
+            negative = shift < 0
+            op.number("shifts", stay if negative else wrap, position, negative=negative)
+        elif by:
+            op.pin(result[dim], "its positions are shifted by more than its size (roll)")
+        result[dim] = op.concat([wrap, stay])
+    return result
 
 
 @register_rule(*aten("pixel_shuffle"), flow=keeps)
@@ -185,37 +200,67 @@ def channel_shuffle(op: Operator, self: Operand, groups: int) -> Any:
 
 
 @register_rule(*aten("im2col"), flow=keeps)
-def im2col(op: Operator, self: Operand, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
+def im2col(op: Operator, self: Operand, kernel_size: Any, *args: Any) -> Any:
+    op.pin(self[-2:], "windows slide over it")
     taps = op.fixed(op.shape[-2] // self[-3].size, "positions of an unfold window")
     return [*self[:-3], op.product(self[-3], taps), op.fixed(op.shape[-1], "windows of an unfold")]
 
 
 @register_rule(*aten("col2im"), flow=keeps)
-def col2im(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
+def col2im(op: Operator, self: Operand, output_size: Any, *args: Any) -> Any:
     channels, taps = op.split(self[-2], op.shape[-3], self[-2].size // op.shape[-3])
     op.pin([taps, self[-1]], "windows of a fold")
     space = [op.fixed(n, "a spatial dimension of a fold") for n in op.shape[-2:]]
     return [*self[:-2], channels, *space]
 
 
-@register_rule(*aten("unfold"), flow=keeps)
+@register_rule(*aten("unfold", "unfold_copy"), flow=keeps)
 def unfold(op: Operator, self: Operand, dimension: int, size: int, step: int) -> Any:
-    op.pin(self[dimension], "windows slide over it")
-    dims = op.replace(self, dimension, op.fixed(op.shape[dimension % len(self)], "windows of an unfold"))
-    return [*dims, op.fixed(size, "positions of an unfold window")]
+    if not len(self):
+        return [op.fixed(size, "positions of an unfold window")]
+    dim = self[dimension]
+    if step == size and dim.size % size == 0:  # windows side by side
+        windows, inside = op.split(dim, dim.size // size, size)
+        op.number("size", inside)
+        op.number("step", inside)
+    else:
+        op.pin(dim, "windows slide over it")
+        windows = op.fixed(op.shape[dimension % len(self)], "windows of an unfold")
+        inside = op.fixed(size, "positions of an unfold window")
+    return [*op.replace(self, dimension, windows), inside]
 
 
-@register_rule(*aten("diagonal"), flow=keeps)
+@register_rule(*aten("diagonal", "diagonal_copy"), flow=keeps)
 def diagonal(op: Operator, self: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     gone = {dim1 % len(self), dim2 % len(self)}
-    op.pin([self[dim] for dim in gone], "its diagonal is taken")
     rest = [dim for i, dim in enumerate(self) if i not in gone]
+    if offset == 0 and self[dim1].size == self[dim2].size:
+        return [*rest, op.unify(self[dim1], self[dim2])]
+    op.pin([self[dim1], self[dim2]], "its diagonal is taken")
     return [*rest, op.fixed(op.shape[-1], "a diagonal")]
+
+
+@register_rule(*aten("diag_embed"), flow=keeps)
+def diag_embed(op: Operator, self: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    dims: list[Any] = list(self[:-1])
+    both = self[-1]
+    if offset:
+        op.pin(both, "it becomes a diagonal")
+        both = op.fixed(op.shape[dim1], "a diagonal is put into it")
+    for place in sorted((dim1 % len(op.shape), dim2 % len(op.shape))):
+        dims.insert(place, both)
+    return dims
 
 
 @register_rule(*aten("tril", "triu"), flow=keeps)
 def triangle(op: Operator, self: Operand, diagonal: int = 0) -> Any:
     op.pin(self[-2:], "a triangle of it is taken")
+    return list(self)
+
+
+@register_rule(*aten("fill_diagonal_"), flow=keeps)
+def fill_diagonal(op: Operator, self: Operand, fill_value: Any, wrap: bool = False) -> Any:
+    op.pin(self, "its diagonal is filled")
     return list(self)
 
 
@@ -225,20 +270,45 @@ def _pads(flow: Flow) -> Signal:
 
 
 @register_rule(*aten("pad", "constant_pad_nd", "_pad_enum"), flow=_pads)
-def pad(op: Operator, self: Operand, pad: Sequence[int], mode: Any = "constant", value: Any = None) -> Any:
+def pad(
+    op: Operator, self: Operand, pad: Sequence[int], mode: Any = "constant", value: Any = None
+) -> Any:
+    constant = mode in ("constant", 0) or op.node.op._schema.name == "aten::constant_pad_nd"
     dims = list(self)
     for index in range(len(pad) // 2):
-        before, after = pad[2 * index : 2 * index + 2]
-        if (before or after) and min(before, after) >= 0 and mode in ("constant", 0):
-            ends = [op.fixed(n, "padding") for n in (before, after)]
-            dims[-1 - index] = op.concat([ends[0], dims[-1 - index], ends[1]])
+        place, (before, after) = -1 - index, pad[2 * index : 2 * index + 2]
+        if constant:
+            dims[place] = _padded(op, dims[place], before, after)
         elif before or after:
-            op.pin(dims[-1 - index], f"it is padded ({mode})")
-            dims[-1 - index] = op.fixed(op.shape[-1 - index], f"it is padded ({mode})")
+            op.pin(dims[place], f"it is padded ({mode})")
+            dims[place] = op.fixed(op.shape[place], f"it is padded ({mode})")
     return dims
 
 
-@register_rule(*aten("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-                     "replication_pad2d", "replication_pad3d", "_pad_circular"), flow=keeps)  # fmt: skip
+def _padded(op: Operator, dim: Any, before: int, after: int) -> Any:
+    """Negative padding takes positions off, which may not be those that pruning takes."""
+    cut = [max(0, -before), max(0, -after)]
+    first, middle, last = op.cut(dim, [cut[0], dim.size - sum(cut), cut[1]])
+    op.pin([first, last], "padding takes it off")
+    ends = [op.fixed(max(0, n), "padding") for n in (before, after)]
+    return op.concat([ends[0], middle, ends[1]])
+
+
+@register_rule(
+    *aten(
+        "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+        "replication_pad2d", "replication_pad3d", "_pad_circular",
+    ),
+    flow=keeps,
+)  # fmt: skip
 def pad_by_copies(op: Operator, self: Operand, padding: Sequence[int]) -> Any:
-    return pad(op, self, padding, mode="reflect")
+    return pad(op, self, padding, mode="by copies")
+
+
+@register_rule(*aten("as_strided", "as_strided_copy"), flow=keeps)
+def as_strided(op: Operator, self: Operand, size: Sequence[int], *args: Any) -> Any:
+    if op.shape == self.shape:
+        op.pin(self, "it is viewed with strides of its own")
+        return list(self)
+    op.pin(self, "it is viewed with strides of its own")
+    return [op.fixed(n, "a view with strides of its own") for n in op.shape]
