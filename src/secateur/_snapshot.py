@@ -91,10 +91,11 @@ class Snapshot:
     @cached_property
     def structure(self) -> Structure:
         """Groups and pins, after everything that the user and the model's code rule out."""
+        analysis = self.analysis  # recorded and analysed by now: not counted twice
         start = time.perf_counter()
-        pins = self._user_pins(build_structure(self.analysis))
-        inexact = unfoldable(self.analysis)
-        structure = build_structure(self.analysis, pins, inexact)
+        pins = self._user_pins(build_structure(analysis))
+        inexact = unfoldable(analysis)
+        structure = build_structure(analysis, pins, inexact)
         code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail())
         # A rewritten graph can follow everything: there the code has no say.
         following = follow(code) if self.settings.output == "module" else Following()

@@ -13,7 +13,7 @@ from torch import nn
 from ..axes import Positions
 from ..capture import Source, owned_tensors
 from ._attention import MultiheadAttention
-from ._constants import read, write
+from ._constants import read, write, write_all
 from ._copies import copy_with, like
 from ._layers import stale_sizes
 from ._masking import zero_out
@@ -194,10 +194,12 @@ def fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
             undo.note(lambda p=projection, state=inner: _give_back(p, state, p.__class__))
         REFITS[refit.type](module, refit.numbers, refit.settings)
     for change in plan.attributes:
-        module = model.get_submodule(change.place.module)
-        path = change.place.path
+        module, path = model.get_submodule(change.place.module), change.place.path
         undo.note(lambda module=module, path=path, value=read(module, path): write(module, path, value))
-        write(module, path, change.after)
+        if len(path) > 1:  # written into a copy of it, perhaps: the original comes back first
+            held = getattr(module, str(path[0]))
+            undo.note(lambda module=module, name=str(path[0]), held=held: setattr(module, name, held))
+    write_all(model, {change.place: change.after for change in plan.attributes})
     for _, module, name, value, size in list(stale_sizes(model)):
         undo.note(lambda module=module, name=name, value=value: setattr(module, name, value))
         setattr(module, name, size)

@@ -101,9 +101,13 @@ class Followed:
         ratio = mismatch.recorded / mismatch.actual
         return None if fold is None else Scale(fold, ratio if kind is torch.ops.aten.mul else 1 / ratio)
 
-    def places(self, mismatch: Mismatch) -> list[Place]:
-        """Candidate places of a mismatch of the last replay."""
-        return list(candidates(mismatch, self._paths))
+    def places(self, mismatch: Mismatch) -> list[tuple[Place, Dim]]:
+        """Candidate places of a mismatch of the last replay, with what they would measure."""
+        if mismatch.number is None:
+            return []
+        dim = self.structure.analysis.algebra.resolve(mismatch.number.dim)
+        return list(candidates(mismatch, dim, self._paths))
+
 
 
 def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:

@@ -7,13 +7,14 @@ code reads, is a candidate; it is taken when setting it makes the difference go 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ..axes import Algebra, Dim, Keep, kept_size
+from ..axes import Algebra, Concat, Dim, Keep, Product, kept_size, product
 from ._replay import Mismatch
 
 Path = tuple[Any, ...]
@@ -68,24 +69,63 @@ def write(module: nn.Module, path: Path, value: Any) -> None:
 
 def set_sizes(model: nn.Module, bindings: Iterable[Binding], algebra: Algebra, keep: Keep) -> None:
     """Write the planned size into every bound place of ``model``."""
+    sizes = {b.place: kept_size(algebra.resolve(b.dim), keep) for b in bindings}
+    write_all(model, sizes)
+
+
+def write_all(model: nn.Module, sizes: Mapping[Place, int]) -> None:
+    """Write numbers into their places.
+
+    A config object that several modules share is written once where they agree; where they do not,
+    each module gets a copy of its own.
+    """
     modules = dict(model.named_modules())
-    for binding in bindings:
-        size = kept_size(algebra.resolve(binding.dim), keep)
-        write(modules[binding.place.module], binding.place.path, size)
+    wanted: dict[tuple[int, Any], set[int]] = {}
+    for place, size in sizes.items():
+        owner = read(modules[place.module], place.path[:-1])
+        wanted.setdefault((id(owner), place.path[-1]), set()).add(size)
+    for place, size in sizes.items():
+        module, path = modules[place.module], place.path
+        owner = read(module, path[:-1])
+        shared = len(path) == 2 and isinstance(path[1], str)
+        if shared and len(wanted.get((id(owner), path[-1]), ())) > 1:
+            setattr(module, path[0], copy.copy(owner))
+        write(module, path, size)
 
 
-def candidates(mismatch: Mismatch, paths: dict[nn.Module, str]) -> Iterator[Place]:
-    """Places that may hold the number that a mismatch is about, nearest module first."""
+def candidates(
+    mismatch: Mismatch, dim: Dim, paths: dict[nn.Module, str]
+) -> Iterator[tuple[Place, Dim]]:
+    """Places that may hold the number that a mismatch is about, nearest module first.
+
+    First those that hold the number itself; then those that hold a factor or a term of it, for code
+    that computes ``num_heads * head_dim``.
+    """
     seen: set[Place] = set()
-    for reader in mismatch.readers:
-        path = paths.get(reader.module)
-        if path is None:
-            continue
-        for steps in _holding(reader.module, mismatch.recorded, set(reader.names)):
-            place = Place(path, steps)
-            if place not in seen:
-                seen.add(place)
-                yield place
+    for part in (dim, *_parts(dim)):
+        recorded = abs(mismatch.recorded) if part is dim else part.size
+        for reader in mismatch.readers:
+            path = paths.get(reader.module)
+            if path is None:
+                continue
+            for steps in _holding(reader.module, recorded, set(reader.names)):
+                place = Place(path, steps)
+                if place not in seen:
+                    seen.add(place)
+                    yield place, part
+
+
+def _parts(dim: Dim) -> Iterator[Dim]:
+    """Terms of a sum, and runs of factors of a product, the longest first."""
+    if isinstance(dim, Concat):
+        for part in dim.parts:
+            yield part
+            yield from _parts(part)
+    elif isinstance(dim, Product):
+        count = len(dim.factors)
+        for length in range(count - 1, 0, -1):
+            for start in range(count - length + 1):
+                yield product(dim.factors[start : start + length])
 
 
 def _holding(module: nn.Module, number: Any, names: set[str]) -> Iterator[Path]:

@@ -32,7 +32,7 @@ _MOVES = {
 }  # fmt: skip
 _SUMS = {aten.add, aten.sub, aten.cat, aten.stack, aten.concat}
 _PASSES = {aten.neg, aten.to, aten._to_copy, aten.dropout, aten.roll, aten.flip, aten.repeat, aten.repeat_interleave}
-_FACTORS = {aten.mul, aten.div}
+_FACTORS = {aten.mul, aten.div, aten.matmul, aten.bmm}
 _ROWS: dict[Any, dict[str, int]] = {
     # Of each parameter, the dimension that runs along the result's features.
     aten.linear: {"weight": 0, "bias": 0},

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..axes import Dim, Group, Leaf
+from ..axes import Dim, Group, Keep, Leaf
 from ._code import Followed, Following, explain, trial_cut, progress
 from ._constants import Binding, Place
 from ._relations import relate
@@ -57,39 +57,58 @@ def _bind(code: Followed, groups: Iterable[Group], following: Following, uneven:
 
 
 def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) -> Replayed | None:
-    """The result of the first set of new bindings that leaves less to follow, None if there is none."""
-    choices = _choices(code, following, found.mismatches)
-    width = max((len(places) for places, _ in choices), default=0)
-    for rank in range(width):
-        # The same rank for all: layers of one class resolve alike, in one replay.
-        trial = dict(following.bindings)
-        shared: list[tuple[Dim, ...]] = []
-        for places, mismatch in choices:
-            place = places[min(rank, len(places) - 1)]
-            assert mismatch.number is not None
-            dim = code.structure.analysis.algebra.resolve(mismatch.number.dim)
-            bound = trial.setdefault(place, Binding(place, dim, abs(mismatch.recorded)))
-            if bound.dim is not dim:
-                shared.append((bound.dim, dim))  # one number for two dimensions: they stay equal
-        result = code.replay(keep, trial.values())
-        if progress(result, found):
-            following.bindings = trial
-            following.relations += [pair for pair in dict.fromkeys(shared) if pair not in following.relations]
+    """The result of new bindings that leave less to follow, None if there are none.
+
+    Calls of one line are alike, so all of them take their n-th candidate together. First every
+    line takes its nearest; if that is not all, line by line.
+    """
+    lines = _choices(code, following, found.mismatches)
+    trials = [[choice[0] for line in lines for choice in line]] if lines else []
+    for line in lines:
+        for rank in range(max(map(len, line))):
+            trials.append([choice[min(rank, len(choice) - 1)] for choice in line])
+    for index, trial in enumerate(trials):
+        bindings, shared = _bound(following, trial)
+        result = code.replay(keep, bindings.values())
+        if result.clean or (index and progress(result, found)):
+            following.bindings = bindings
+            following.relations += shared
             return result
     return None
 
 
+Choice = list[Binding]
+
+
 def _choices(
     code: Followed, following: Following, mismatches: Iterable[Mismatch]
-) -> list[tuple[list[Place], Mismatch]]:
-    choices = []
+) -> list[list[Choice]]:
+    """For every line of code that went wrong: the candidates of each of its calls."""
+    lines: dict[Any, list[Choice]] = {}
     for mismatch in mismatches:
-        if mismatch.number is None:
-            continue
-        places = [place for place in code.places(mismatch) if place not in following.bindings]
-        if places:
-            choices.append((places, mismatch))
-    return choices
+        choice = [
+            Binding(place, dim, dim.size)
+            for place, dim in code.places(mismatch)
+            if place not in following.bindings
+        ]
+        if choice:
+            site, number = mismatch.site, mismatch.number
+            assert number is not None
+            where = (site.code, site.line) if site else mismatch.node.module
+            lines.setdefault((where, number.argument, number.position), []).append(choice)
+    return list(lines.values())
+
+
+def _bound(
+    following: Following, chosen: Iterable[Binding]
+) -> tuple[dict[Place, Binding], list[tuple[Dim, ...]]]:
+    """The bindings with new ones, and pairs of dimensions that have to share one number."""
+    bindings, shared = dict(following.bindings), {}
+    for binding in chosen:
+        bound = bindings.setdefault(binding.place, binding)
+        if bound.dim is not binding.dim and (bound.dim, binding.dim) not in following.relations:
+            shared[bound.dim, binding.dim] = None
+    return bindings, list(shared)
 
 
 def _blame(
@@ -106,9 +125,24 @@ def _blame(
             alone = result if len(wave) == 1 else _alone(code, [group], following, uneven)
             if not alone.clean:
                 guilty.append((group.axis, explain(alone)))
-    if not guilty:  # each alone is followed, together they are not: the first wave has to stay
-        guilty = [(group.axis, explain(found)) for group in suspects[0]]
-    return guilty
+    return guilty or _least_to_leave(code, groups, found, following, uneven, suspects)
+
+
+def _least_to_leave(
+    code: Followed,
+    groups: list[Group],
+    found: Replayed,
+    following: Following,
+    uneven: bool,
+    suspects: list[list[Group]],
+) -> list[tuple[Leaf, str]]:
+    """Where each group alone is followed, and together they are not: the wave without which they are."""
+    for wave in suspects:
+        rest = [group for group in groups if group not in wave]
+        result = _alone(code, rest, following, uneven)
+        if result.clean or progress(result, found):
+            return [(group.axis, explain(found)) for group in wave]
+    return [(group.axis, explain(found)) for group in suspects[0]]
 
 
 def _alone(code: Followed, groups: list[Group], following: Following, uneven: bool) -> Replayed:

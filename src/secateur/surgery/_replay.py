@@ -166,6 +166,9 @@ class Replay(TorchDispatchMode):
 
     def _step(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node = self._next(op)
+        if op == torch.ops.aten.alias.default and node.op == torch.ops.aten.slice.Tensor:
+            # Python indexing makes no slice of a range that covers everything.
+            op, args = node.op, _whole_slice(node, args)
         if node.op != op:
             raise PathChanged(f"{op} was called where {node} was recorded")
         self.found.reached += 1
@@ -224,17 +227,41 @@ def _skipped(node: Node, op: Any) -> bool:
     return node.op == torch.ops.aten.contiguous.default and node.op != op
 
 
+def _whole_slice(node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of the slice that indexing left out, as the recorded one has them."""
+    dim = node.args[1] if len(node.args) > 1 else 0
+    return (args[0], dim, 0, args[0].shape[dim], 1)[: len(node.args)]
+
+
 def _pairs(
     names: tuple[str, ...], node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
     """((argument name, position in a list), recorded, actual) for every leaf of the arguments."""
-    if len(args) != len(node.args) or kwargs.keys() - {"module"} != node.kwargs.keys() - {"module"}:
+    recorded_args, recorded_kwargs = node.args, node.kwargs
+    if len(args) != len(recorded_args) or kwargs.keys() != recorded_kwargs.keys() - {"module"}:
+        # The dispatcher leaves out arguments that have their default value.
+        args, kwargs = _with_defaults(node.op, args, kwargs)
+        recorded_args, recorded_kwargs = _with_defaults(node.op, recorded_args, recorded_kwargs)
+    if len(args) != len(recorded_args):
         raise PathChanged(f"{node} is called with other arguments than it was when recorded")
-    for index, (recorded, actual) in enumerate(zip(node.args, args, strict=True)):
+    for index, (recorded, actual) in enumerate(zip(recorded_args, args, strict=True)):
         yield from _leaves(names[index] if index < len(names) else "", recorded, actual)
-    for name, recorded in node.kwargs.items():
+    for name, recorded in recorded_kwargs.items():
         if name in kwargs:
             yield from _leaves(name, recorded, kwargs[name])
+
+
+def _with_defaults(
+    op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    schema = getattr(op, "_schema", None)
+    filled, named = list(args), dict(kwargs)
+    for position, argument in enumerate(schema.arguments if schema else ()):
+        if argument.kwarg_only:
+            named.setdefault(argument.name, argument.default_value)
+        elif position >= len(filled):
+            filled.append(named.pop(argument.name, argument.default_value))
+    return tuple(filled), named
 
 
 def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
