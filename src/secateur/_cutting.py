@@ -13,6 +13,7 @@ from ._errors import SurgeryError, VerificationError
 from ._snapshot import Snapshot
 from .axes import Keep, Label, Structure, reach
 from .cost import count_macs, count_parameters
+from .persistence import note_cut
 from .report import PruneReport
 from .surgery import (
     ParameterMap,
@@ -48,7 +49,7 @@ def cut(
         keep, zeroed = keep_sets(structure, removed)
     bindings = snapshot.following.bindings.values()
     with _timed(seconds, "replay"):
-        found = snapshot.followed().replay(keep, bindings)
+        found = snapshot.code.replay(keep, bindings)
         if not found.clean and output == "module":
             _refuse(structure, keep, found)
     with _timed(seconds, "plan"):
@@ -70,6 +71,8 @@ def cut(
     except BaseException:
         undo.restore()
         raise
+    if output == "module":
+        note_cut(model, plan)
     after = count_parameters(structure.analysis, plan.keep), count_macs(structure.analysis, plan.keep)
     report = PruneReport(
         parameters=(before[0], after[0]),

@@ -7,7 +7,7 @@
     ├── LabelError(ValueError)            labels, groups or ratios that do not fit the model
     ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
     ├── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
-    ├── PersistenceError(ValueError)      a file that is no saved model, or does not fit the model it is for
+    ├── PersistenceError(ValueError)      a file that is no saved model, or is one of another model
     └── OptimizerError(ValueError)        an optimizer whose state cannot follow a cut
 
 Every class is also the builtin that a caller would expect.
@@ -43,8 +43,8 @@ class VerificationError(SecateurError, RuntimeError):
 
 
 class PersistenceError(SecateurError, ValueError):
-    """A model that cannot be saved, a file that is no saved model, or one that is of another model."""
+    """A model that cannot be saved, or a file that is no saved model, or one of another model."""
 
 
 class OptimizerError(SecateurError, ValueError):
-    """An optimizer that does not fit the cut, or whose state cannot follow; nothing has been changed."""
+    """An optimizer that does not fit the cut, or whose state cannot follow; it is unchanged."""

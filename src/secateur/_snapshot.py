@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ._errors import CaptureError, LabelError
-from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule
+from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule, state_exactness
 from .capture import Detail, Graph, record
 from .surgery import Followed, Following, follow, unfoldable
 
@@ -93,16 +93,19 @@ class Snapshot:
         """Groups and pins, after everything that the user and the model's code rule out."""
         analysis = self.analysis  # recorded and analysed by now: not counted twice
         start = time.perf_counter()
-        pins = self._user_pins(build_structure(analysis))
-        inexact = unfoldable(analysis)
-        structure = build_structure(analysis, pins, inexact)
+        structure = build_structure(analysis)
+        pins = self._user_pins(structure)
+        if pins:
+            structure = build_structure(analysis, pins)
         code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail())
         # A rewritten graph can follow everything: there the code has no say.
         following = follow(code) if self.settings.output == "module" else Following()
         self.__dict__["following"] = following
         if following.blocked or following.relations:
             pins += [(axis, reason, None) for axis, reason in following.blocked]
-            structure = build_structure(self.analysis, pins, inexact, following.relations)
+            structure = code.structure = build_structure(analysis, pins, following.relations)
+        state_exactness(structure, unfoldable(code))
+        self.__dict__["code"] = code
         self.seconds["analysis"] = self.analysis.seconds + time.perf_counter() - start
         return structure
 
@@ -112,9 +115,11 @@ class Snapshot:
         _ = self.structure
         return self.__dict__["following"]
 
-    def followed(self) -> Followed:
+    @cached_property
+    def code(self) -> Followed:
         """The model's code, ready to be replayed."""
-        return Followed(self.structure, self.model, self.args, self.kwargs, self.settings.detail())
+        _ = self.structure
+        return self.__dict__["code"]
 
     def _user_pins(self, structure: Structure) -> list[tuple[Dim, str, Any]]:
         pins: list[tuple[Dim, str, Any]] = []

@@ -49,7 +49,7 @@ class Wrapped(Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         made = self.back(self.body(self.norm(x).clone()))
-        return x + (made if self.gamma is None else made.mul_(self.gamma))
+        return x + (made if self.gamma is None else made.clone().mul_(self.gamma))
 
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:

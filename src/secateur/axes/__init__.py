@@ -23,6 +23,7 @@ from ._groups import Pin as Pin
 from ._groups import Structure as Structure
 from ._groups import build_structure as build_structure
 from ._groups import reach as reach
+from ._groups import state_exactness as state_exactness
 from ._keep import Keep as Keep
 from ._keep import Positions as Positions
 from ._keep import kept as kept

@@ -118,13 +118,13 @@ class Structure:
 def build_structure(
     analysis: Analysis,
     more_pins: Sequence[tuple[Dim, str, Any]] = (),
-    more_inexact: Sequence[tuple[Dim, str]] = (),
     relations: Sequence[tuple[Dim, ...]] = (),
 ) -> Structure:
     """Find the groups of an analysed graph.
 
     ``more_pins`` are pins that the rules do not know of: what the user asked to leave alone, what
-    the model's code cannot follow. ``more_inexact`` likewise: why cutting a dimension is inexact.
+    the model's code cannot follow. ``relations`` are balances that the code asks for. Whether the
+    groups are exact is another question: :func:`state_exactness`.
     """
     algebra = analysis.algebra
     pinned: dict[Leaf, list[tuple[str, Node | None]]] = defaultdict(list)
@@ -134,13 +134,9 @@ def build_structure(
     members = _members(analysis)
     axes = [axis for axis, reached in members.items() if axis not in pinned and any(m.is_parameter for m in reached)]
     names = _names(analysis, members, axes)
-    reasons = find_inexact(analysis, frozenset(axes))
-    for dim, reason in more_inexact:
-        for axis in algebra.leaves(dim):
-            reasons.setdefault(axis, []).append(reason)
     roles = {axis: role for op in analysis.operators if op for dim, role in op.roles for axis in algebra.leaves(dim)}
     groups = [
-        Group(names[axis], axis.size, members[axis], axis, reasons.get(axis, []), roles.get(axis, ""))
+        Group(names[axis], axis.size, members[axis], axis, [], roles.get(axis, ""))
         for axis in axes
     ]
     key = hashlib.sha256(repr([(g.name, g.size) for g in groups]).encode()).hexdigest()[:16]
@@ -148,6 +144,18 @@ def build_structure(
         group.source = key
     pins = _pins(analysis, members, pinned)
     return Structure(analysis, groups, pins, dict(pinned), key, tuple(relations))
+
+
+def state_exactness(structure: Structure, more: Sequence[tuple[Dim, str]] = ()) -> None:
+    """Find the reasons why groups are not exact. ``more`` are reasons that the rules do not know of."""
+    groups = {group.axis: group for group in structure.groups}
+    analysis = structure.analysis
+    for axis, reasons in find_inexact(analysis, frozenset(groups)).items():
+        groups[axis].reasons += reasons
+    for dim, reason in more:
+        for axis in analysis.algebra.leaves(dim):
+            if axis in groups:
+                groups[axis].reasons.append(reason)
 
 
 def _members(analysis: Analysis) -> dict[Leaf, list[Member]]:

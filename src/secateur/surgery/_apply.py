@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +12,10 @@ from torch import nn
 from ..axes import Positions
 from ..capture import Source, owned_tensors
 from ._attention import MultiheadAttention
-from ._constants import read, write, write_all
 from ._copies import copy_with, like
-from ._layers import stale_sizes
 from ._masking import zero_out
 from ._plan import Plan, TensorChange
+from ._put import Undo, put_numbers, put_tensor, refresh_layers
 
 REFITS: dict[type, Callable[[Any, Any, Any], None]] = {
     nn.MultiheadAttention: MultiheadAttention.refit,
@@ -30,7 +28,7 @@ Scales = tuple[tuple[int, Positions, float], ...]
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of a parameter: the one that replaces it, and the positions kept in each dimension.
+    """What became of a parameter: what replaces it, and the positions kept in each dimension.
 
     ``scales`` are the factors that a part of the new one took in, as in :class:`TensorChange`.
     """
@@ -105,32 +103,14 @@ def cut_inplace(model: nn.Module, plan: Plan, undo: Undo) -> ParameterMap:
             new.grad = _cut_grad(old.grad, change)
         cuts[old] = Cut(new, change.positions, change.scales)
         for name in change.names:
-            _put(model, change.source, name, new)
-            undo.note(lambda name=name, old=old, source=change.source: _put(model, source, name, old))
+            put_tensor(model, change.source, name, new)
+            undo.note(lambda name=name, old=old, source=change.source: put_tensor(model, source, name, old))
             owned.pop(name)
     for tensor in owned.values():
         if isinstance(tensor, nn.Parameter):
             cuts[tensor] = _uncut(tensor)
     fit(model, plan, undo)
     return cuts
-
-
-@dataclass
-class Undo:
-    """Steps that take a cut back, last first. Holds the old tensors, so drop it when it is not needed."""
-
-    steps: list[Callable[[], None]] = field(default_factory=list)
-    enabled: bool = True
-
-    def note(self, step: Callable[[], None]) -> None:
-        """Remember a step, unless nothing is to be taken back."""
-        if self.enabled:
-            self.steps.append(step)
-
-    def restore(self) -> None:
-        """Take everything back."""
-        while self.steps:
-            self.steps.pop()()
 
 
 def _uncut(tensor: torch.Tensor) -> Cut:
@@ -145,38 +125,8 @@ def _cut(tensor: torch.Tensor, change: TensorChange) -> torch.Tensor:
 
 
 def _cut_grad(grad: torch.Tensor, change: TensorChange) -> torch.Tensor:
-    """The gradient by the new parameter: a ``c``-th of the old where it is ``c`` times the old one."""
+    """The gradient by the new parameter: a ``c``-th where that is ``c`` times the old one."""
     return scale_parts(slice_tensor(grad, change.positions), change.scales, power=-1)
-
-
-def _put(model: nn.Module, source: Source, name: str, tensor: torch.Tensor) -> None:
-    owner, _, attribute = name.rpartition(".")
-    if source is Source.ATTRIBUTE:
-        _put_attribute(model, name, tensor)
-        return
-    module = model.get_submodule(owner)
-    if source is Source.BUFFER:
-        module._buffers[attribute] = tensor
-    else:
-        setattr(module, attribute, tensor)  # recurrent layers keep a list of their own up to date
-
-
-def _put_attribute(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Set a plain tensor attribute, which may be an item of a list or dict."""
-    head, bracket, rest = name.partition("[")
-    owner, _, attribute = head.rpartition(".")
-    module = model.get_submodule(owner)
-    if not bracket:
-        setattr(module, attribute, tensor)
-        return
-    items = copy.copy(getattr(module, attribute))
-    key: Any = rest[:-1]
-    key = int(key) if isinstance(items, (list, tuple)) else next(k for k in items if repr(k) == key)
-    if isinstance(items, tuple):
-        items = (*items[:key], tensor, *items[key + 1 :])
-    else:
-        items[key] = tensor
-    setattr(module, attribute, items)
 
 
 def fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
@@ -193,16 +143,8 @@ def fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
             inner = dict(vars(projection))
             undo.note(lambda p=projection, state=inner: _give_back(p, state, p.__class__))
         REFITS[refit.type](module, refit.numbers, refit.settings)
-    for change in plan.attributes:
-        module, path = model.get_submodule(change.place.module), change.place.path
-        undo.note(lambda module=module, path=path, value=read(module, path): write(module, path, value))
-        if len(path) > 1:  # written into a copy of it, perhaps: the original comes back first
-            held = getattr(module, str(path[0]))
-            undo.note(lambda module=module, name=str(path[0]), held=held: setattr(module, name, held))
-    write_all(model, {change.place: change.after for change in plan.attributes})
-    for _, module, name, value, size in list(stale_sizes(model)):
-        undo.note(lambda module=module, name=name, value=value: setattr(module, name, value))
-        setattr(module, name, size)
+    put_numbers(model, {change.place: change.after for change in plan.attributes}, undo)
+    refresh_layers(model, undo)
 
 
 def _give_back(module: nn.Module, state: dict[str, Any], kind: type) -> None:

@@ -23,11 +23,12 @@ from ..axes import (
     balanced_sizes,
     kept_size,
 )
-from ..capture import Detail, Node
-from ._constants import Binding, Place, candidates, set_sizes
+from ..capture import Detail, Node, owned_tensors
+from ._constants import Binding, Place, candidates
 from ._copies import copy_with
 from ._fold import Folder, packet
-from ._layers import stale_sizes
+from ._ghost import Ghost
+from ._put import Undo, put_ghost, put_numbers, refresh_layers
 from ._replay import Mismatch, Replay, Replayed, Scale
 
 
@@ -60,16 +61,33 @@ class Followed:
     def replay(self, keep: Keep, bindings: Iterable[Binding]) -> Replayed:
         """Run the code at the sizes of ``keep`` with ``bindings`` carried out."""
         analysis = self.structure.analysis
+        resolve = analysis.algebra.resolve
         replay = Replay(analysis, keep, self.detail)
-        ids = {name: value.id for value in analysis.graph.values for name in value.names}
-        model = copy_with(self.model, lambda source, name, tensor: replay.ghost(ids[name]))
-        set_sizes(model, bindings, analysis.algebra, keep)
-        for _, module, name, _, size in list(stale_sizes(model, ghosts=True)):
-            setattr(module, name, size)
-        found = replay.run(model, self.args, self.kwargs)
-        self._paths = {module: path for path, module in model.named_modules()}
+        undo = Undo()
+        for source, name, ghost in owned_tensors(self._shadow):
+            assert isinstance(ghost, Ghost)
+            put_ghost(self._shadow, source, name, replay.ghost(ghost.value_id))
+        try:
+            sizes = {b.place: kept_size(resolve(b.dim), keep) for b in bindings}
+            put_numbers(self._shadow, sizes, undo)
+            refresh_layers(self._shadow, undo, ghosts=True)
+            found = replay.run(self._shadow, self.args, self.kwargs)
+        finally:
+            undo.restore()
         self._scale(found, keep)
         return found
+
+    @cached_property
+    def _shadow(self) -> nn.Module:
+        """A copy of the model in which all tensors are ghosts."""
+        analysis = self.structure.analysis
+        ids = {name: value.id for value in analysis.graph.values for name in value.names}
+        whole = Replay(analysis, {}, self.detail)
+        return copy_with(self.model, lambda source, name, tensor: whole.ghost(ids[name]))
+
+    @cached_property
+    def _paths(self) -> dict[nn.Module, str]:
+        return {module: path for path, module in self._shadow.named_modules()}
 
     @cached_property
     def folder(self) -> Folder:
@@ -117,13 +135,12 @@ def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:
             yield node, rescale
 
 
-def unfoldable(analysis: Analysis) -> list[tuple[Dim, str]]:
+def unfoldable(code: Followed) -> list[tuple[Dim, str]]:
     """Dimensions whose size scales a result, where no parameter can take in the difference."""
-    folder = Folder(analysis)
     return [
         (rescale.dim, f"{node.op} scales by its size, and no parameter can make up for that")
-        for node, rescale in rescales(analysis)
-        if folder.fold(rescale.operand, node) is None
+        for node, rescale in rescales(code.structure.analysis)
+        if code.folder.fold(rescale.operand, node) is None
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ..axes import Algebra, Concat, Dim, Keep, Product, kept_size, product
+from ..axes import Concat, Dim, Product, product
 from ._replay import Mismatch
 
 Path = tuple[Any, ...]
@@ -65,12 +65,6 @@ def write(module: nn.Module, path: Path, value: Any) -> None:
     items[last] = value
     kind = type(owner)
     write(module, tuple(lead), kind(*items) if hasattr(owner, "_fields") else kind(items))
-
-
-def set_sizes(model: nn.Module, bindings: Iterable[Binding], algebra: Algebra, keep: Keep) -> None:
-    """Write the planned size into every bound place of ``model``."""
-    sizes = {b.place: kept_size(algebra.resolve(b.dim), keep) for b in bindings}
-    write_all(model, sizes)
 
 
 def write_all(model: nn.Module, sizes: Mapping[Place, int]) -> None:

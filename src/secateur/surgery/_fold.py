@@ -58,6 +58,7 @@ class Folder:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
         self._graph = analysis.graph
+        self._folds: dict[tuple[int, int], Fold | None] = {}
         self._producer: dict[int, Node | None] = {}
         self._readers: dict[int, list[Node]] = defaultdict(list)
         for node in self._graph.nodes:
@@ -69,6 +70,12 @@ class Folder:
 
     def fold(self, target: int, reader: Node) -> Fold | None:
         """How to multiply tensor ``target``, as ``reader`` reads it, by scaling parameters."""
+        key = (target, reader.index)
+        if key not in self._folds:
+            self._folds[key] = self._find(target, reader)
+        return self._folds[key]
+
+    def _find(self, target: int, reader: Node) -> Fold | None:
         path: dict[int, Node] = {reader.index: reader}
         ends: list[Node] = []
         if not self._back(target, path, ends):
@@ -135,15 +142,14 @@ class Folder:
         shape = self._graph.values[out].shape
         dim = 1 if packet(end) in _CHANNELS else len(shape) - 1
         index = torch.arange(shape[dim]).reshape([-1 if d == dim else 1 for d in range(len(shape))])
-        ours: set[int] = set()
-        others: set[int] = set()
+        ours, others = torch.zeros(2, shape[dim], dtype=torch.bool)
         for reader, id_, rows in self._uses(out, index.expand(shape)):
             # Of the goal itself only the one operand is meant: keys and values go there too.
             inside = id_ == goal[1] if reader.index == goal[0] else reader.index in path
-            (ours if inside else others).update(rows.unique().tolist())
-        if out in self._graph.outputs.values() or ours & others or not ours:
+            (ours if inside else others).index_fill_(0, rows.reshape(-1), True)
+        if out in self._graph.outputs.values() or bool((ours & others).any()) or not bool(ours.any()):
             return None
-        positions = np.array(sorted(ours))
+        positions = np.flatnonzero(ours.numpy())
         operator = self._analysis.operators[end.index]
         assert operator is not None
         found = []

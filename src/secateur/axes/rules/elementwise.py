@@ -24,7 +24,7 @@ from .._table import aten, register_rule
         # Copies, and views that differ in nothing but the type or place of their values.
         "clone", "detach", "detach_copy", "alias", "alias_copy", "contiguous", "lift", "lift_fresh",
         "lift_fresh_copy", "resolve_conj", "resolve_neg", "_conj", "_conj_copy", "_conj_physical",
-        "conj_physical", "_neg_view", "_neg_view_copy", "to", "_to_copy", "_lazy_clone",
+        "conj_physical", "_neg_view", "_neg_view_copy", "to", "_to_copy",
     ),
     flow=adds("self"),
 )  # fmt: skip

@@ -16,7 +16,6 @@ def layers() -> None:
     F.linear(t(3, 4), t(5, 4))
     F.linear(t(4), t(5, 4))
     F.linear(t(3, 4), t(4))
-    F.linear(t(3, 4), t(4), t())
     F.bilinear(t(3, 4), t(3, 5), t(6, 4, 5), t(6))
     F.bilinear(t(2, 3, 4), t(2, 3, 5), t(6, 4, 5))
 

@@ -1,0 +1,151 @@
+"""Readings: where a layer sums over positions, with which of its weights, and where a constant may go.
+
+A :class:`Reading` is one weighted sum ``out = W x + b`` of the graph in a normal form: positions of
+``x`` in columns, positions of ``out`` in rows, both in ``groups`` blocks that do not see each other
+(grouped convolutions; one block otherwise). Kernel taps are the last dimension of ``W``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..axes import Dim
+from ..capture import Node
+from ._known import EXACTLY, NEARLY, UNKNOWN, Known
+
+
+@dataclass(frozen=True, slots=True)
+class BiasPlace:
+    """Where a constant can be added to the rows of a layer.
+
+    Attributes:
+        name: path of the bias parameter, which may not exist yet.
+        exists: whether it does.
+        weight: path of the weight whose rows it runs along, and which of its dimensions that is.
+        row: the first row of the bias that belongs to the reading.
+    """
+
+    name: str
+    exists: bool
+    weight: tuple[str, int]
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight in normal form: (groups, rows, columns, taps), made when it is asked for.
+
+    ``present`` says which weights are not masked: None for all of them, a pair (rows, columns) where
+    whole rows and columns are masked and nothing else, or a tensor (groups, rows, columns).
+    """
+
+    shape: tuple[int, int, int, int]
+    make: Callable[[], Tensor]
+    present: None | tuple[Tensor, Tensor] | Tensor
+    trusted: bool = True
+
+    @staticmethod
+    def of(known: Known, arrange: Callable[[Tensor], Tensor]) -> Weights:
+        """Of a tensor that ``arrange`` brings into normal form."""
+        if bool((known.state != EXACTLY).any()):
+            value = arrange(known.value)
+            return Weights(tuple(value.shape), lambda: value, None, trusted=False)  # type: ignore[arg-type]
+        shape = tuple(arrange(known.value).shape)
+        gone = known.zeros()
+        if all(n == 1 or s == 0 for n, s in zip(gone.shape, gone.stride(), strict=True)):
+            present = None if not bool(gone.reshape(-1)[:1].any()) else _pattern(~arrange(gone))
+        else:
+            present = _pattern(~arrange(gone))
+        return Weights(shape, lambda: arrange(known.value), present)  # type: ignore[arg-type]
+
+    def rows_with(self, columns: Tensor) -> Tensor:
+        """Rows (groups, rows) that have a weight in one of ``columns`` (groups, columns)."""
+        if self.present is None:
+            return columns.any(1, keepdim=True).expand(self.shape[:2])
+        if isinstance(self.present, tuple):
+            rows, own = self.present
+            return rows & (own & columns).any(1, keepdim=True)
+        return (self.present & columns[:, None, :]).any(2)
+
+    def columns_with(self, rows: Tensor) -> Tensor:
+        """Columns (groups, columns) that have a weight in one of ``rows`` (groups, rows)."""
+        if self.present is None:
+            return rows.any(1, keepdim=True).expand(self.shape[0], self.shape[2])
+        if isinstance(self.present, tuple):
+            own, columns = self.present
+            return columns & (own & rows).any(1, keepdim=True)
+        return (self.present & rows[:, :, None]).any(1)
+
+
+def _pattern(nonzero: Tensor) -> None | tuple[Tensor, Tensor] | Tensor:
+    present = nonzero.any(-1).cpu()
+    rows, columns = present.any(2), present.any(1)
+    if bool((present == (rows[:, :, None] & columns[:, None, :])).all()):
+        return None if bool(rows.all() & columns.all()) else (rows, columns)
+    return present
+
+
+@dataclass
+class Reading:
+    """One weighted sum; see the module's docstring.
+
+    Attributes:
+        node: the operator call.
+        source: what is known along the positions that are summed, as (groups, columns).
+        weights: the weight in normal form.
+        taps: how often each kernel tap falls inside the input, from 0 to 1 (all 1 without padding).
+        columns: the dimension of the input that is summed, row-major (groups, columns).
+        rows: the dimension of the result, row-major (groups, rows).
+        bias: where constants can be folded, or in words why they cannot.
+        start: what the result has without any input, (groups, rows): the bias.
+    """
+
+    node: Node
+    source: Known
+    weights: Weights
+    taps: Tensor
+    columns: Dim
+    rows: Dim
+    bias: BiasPlace | str
+    start: Known
+    read: int = -1
+    made: int = -1
+    names: tuple[str, ...] = field(default=())
+
+    @property
+    def bordered(self) -> bool:
+        """Whether zeros are padded to the input, so that a constant is not one at the border."""
+        return bool((self.taps != 1).any())
+
+    @cached_property
+    def nonzero(self) -> Tensor:
+        """Columns that carry something else than zero."""
+        return ~((self.source.state == EXACTLY) & (self.source.value == 0))
+
+    def fed(self, columns: Tensor) -> Tensor:
+        """(groups, rows): what ``columns`` (groups, columns) add to every row, on the average."""
+        picked = torch.where(columns & self.nonzero, self.source.value, 0.0)
+        total = torch.zeros(self.weights.shape[:2], dtype=torch.float64)
+        used = (picked != 0).any(0)
+        if not bool(used.any()):
+            return total
+        weight = self.weights.make()[:, :, used].detach().to("cpu", torch.float64)
+        if weight.device.type == "meta" or bool(picked.isnan().any()):
+            return total + torch.nan
+        return total + torch.einsum("grct,t,gc->gr", weight, self.taps, picked[:, used])
+
+    def result(self) -> Known:
+        """What is known of the result, (groups, rows)."""
+        unknown_rows = self.weights.rows_with(self.source.state == UNKNOWN)
+        nearly = (self.source.state == NEARLY) | (self.nonzero if self.bordered else torch.zeros(()).bool())
+        state = torch.where(self.weights.rows_with(nearly & self.nonzero), NEARLY, EXACTLY)
+        state = torch.minimum(torch.where(unknown_rows, UNKNOWN, state), self.start.state)
+        value = self.start.value
+        if bool((state != UNKNOWN).any()):
+            value = value + self.fed(self.source.state != UNKNOWN)
+        return Known(value, state.to(torch.uint8))

@@ -1,0 +1,112 @@
+"""Notes: what surgery did to a module, kept on the module itself as one line of JSON.
+
+A note is a plain string in an attribute, so it goes wherever the module goes: through ``deepcopy``,
+``pickle``, averaging, into a larger model or out of one. Each module knows of its own tensors only;
+:func:`collect` puts the notes of a whole model together. Several cuts add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from ..surgery import AttributeChange, Place, Plan, Refit, TensorChange, read
+from ._json import changes_from_tree, changes_to_tree
+from ._recipe import Changes, Kept
+
+NOTE = "_secateur_note"
+
+
+def note_cut(model: nn.Module, plan: Plan) -> None:
+    """Write down what ``plan`` did to ``model``, on top of what earlier cuts did."""
+    notes = {module: _read(module) for module in model.modules()}
+    for module, name, change in _tensors(model, plan):
+        known = notes[module].tensors.get(name)
+        if known is None or known.after != change.before:  # never cut, or replaced since
+            known = Kept(change.before, (None,) * len(change.before))
+        notes[module].tensors[name] = known.then(change.positions)
+    for refit in plan.refits:
+        _note_refit(notes[model.get_submodule(refit.module)], refit)
+    for change in plan.attributes:
+        _note_attribute(model, notes, change)
+    for module, changes in notes.items():
+        if changes != Changes():
+            vars(module)[NOTE] = json.dumps(changes_to_tree(changes))
+
+
+def collect(model: nn.Module) -> Changes:
+    """All that was noted of ``model``, by names from there; tied tensors under every name."""
+    total = Changes()
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, kept in _read(module).tensors.items():
+            total.tensors[prefix + name] = kept
+    for path, module in model.named_modules():
+        changes = _read(module)
+        total.attributes += [
+            AttributeChange(Place(path, change.place.path), change.before, change.after)
+            for change in changes.attributes
+        ]
+        total.refits += [Refit(path, r.type, r.numbers, r.settings) for r in changes.refits]
+    return total
+
+
+def owner_of(name: str) -> tuple[str, str]:
+    """Path of the module that owns a tensor, and the tensor's name there.
+
+    >>> owner_of("layer1.0.conv.weight"), owner_of("heads.anchors[0]"), owner_of("weight")
+    (('layer1.0.conv', 'weight'), ('heads', 'anchors[0]'), ('', 'weight'))
+    """
+    head, bracket, rest = name.partition("[")
+    path, _, attribute = head.rpartition(".")
+    return path, attribute + bracket + rest
+
+
+def _read(module: nn.Module) -> Changes:
+    note = vars(module).get(NOTE)
+    return changes_from_tree(json.loads(note)) if note else Changes()
+
+
+def _tensors(model: nn.Module, plan: Plan) -> Iterator[tuple[nn.Module, str, TensorChange]]:
+    """Every tensor of the plan with the module it is noted on, once for each module that has it."""
+    seen: set[tuple[nn.Module, str]] = set()
+    for change in plan.tensors:
+        for full in change.names:
+            path, name = owner_of(full)
+            key = model.get_submodule(path), name
+            if key not in seen:
+                seen.add(key)
+                yield *key, change
+
+
+def _note_refit(note: Changes, refit: Refit) -> None:
+    first = note.refits[0].type if note.refits else refit.type
+    note.refits = [Refit("", first, dict(refit.numbers), dict(refit.settings))]
+
+
+def _note_attribute(
+    model: nn.Module, notes: dict[nn.Module, Changes], change: AttributeChange
+) -> None:
+    """Note a number under the place where it was noted first: modules may share what holds it."""
+    path = change.place.path
+    owner = model.get_submodule(change.place.module)
+    for refit in notes[owner].refits:
+        if path[0] in refit.numbers and len(path) == 1:
+            refit.numbers[path[0]] = change.after
+            return
+    spot = _spot(owner, path)
+    for module, changes in notes.items():
+        for index, known in enumerate(changes.attributes):
+            if _spot(module, known.place.path) == spot:
+                changes.attributes[index] = AttributeChange(known.place, known.before, change.after)
+                return
+    notes[owner].attributes.append(AttributeChange(Place("", path), change.before, change.after))
+
+
+def _spot(module: nn.Module, path: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+    """What an attribute belongs to, and the way from there: equal for the same number."""
+    last = max(index for index, step in enumerate(path) if isinstance(step, str))
+    return id(read(module, path[:last])), path[last:]
