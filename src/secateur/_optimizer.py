@@ -109,19 +109,22 @@ def _carrier(
     """A function that carries one entry of a parameter's state."""
 
     def carry(name: str, value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or value.numel() == 1 != parameter.numel():
-            return value
-        dims = list(zip(value.shape, parameter.shape, strict=False))
-        if value.dim() != parameter.dim() or any(n not in (1, size) for n, size in dims):
+        if not isinstance(value, torch.Tensor) or value.numel() == 1:
+            return value  # a counter, or a setting
+        fits = value.dim() == parameter.dim()
+        own = [n == size for n, size in zip(value.shape, parameter.shape, strict=False)]
+        if not fits or any(
+            n != 1 and not is_own for n, is_own in zip(value.shape, own, strict=True)
+        ):
             raise OptimizerError(
-                f"{optimizer} keeps {name!r} of shape {tuple(value.shape)} for a parameter of shape "
-                f"{tuple(parameter.shape)}, and which positions these are is not known. Take that "
-                f"entry out of optimizer.state before, or start a new optimizer."
+                f"{optimizer} keeps {name!r} of shape {tuple(value.shape)} for a parameter of "
+                f"shape {tuple(parameter.shape)}, and what these positions are is not known. Take "
+                "that entry out of optimizer.state before, or start a new optimizer."
             )
-        whole = [n == size for n, size in dims]
-        positions = tuple(p if own else None for p, own in zip(cut.positions, whole, strict=True))
-        scales = tuple(scale for scale in cut.scales if whole[scale[0]])
-        return scale_parts(slice_tensor(value, positions), scales, degrees.get(name, 0))
+        positions = [p if is_own else None for p, is_own in zip(cut.positions, own, strict=True)]
+        new = slice_tensor(value, tuple(positions))
+        scales = tuple(scale for scale in cut.scales if own[scale[0]])
+        return scale_parts(new.clone(), scales, degrees.get(name, 0)) if scales else new
 
     return carry
 

@@ -8,7 +8,7 @@ A :class:`Reading` is one weighted sum ``out = W x + b`` of the graph in a norma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -18,6 +18,8 @@ from ..axes import Dim
 from ..capture import Node
 from ._known import EXACTLY, NEARLY, UNKNOWN, Known
 
+_AT_ONCE = 1 << 22
+
 
 @dataclass(frozen=True, slots=True)
 class BiasPlace:
@@ -26,7 +28,7 @@ class BiasPlace:
     Attributes:
         name: path of the bias parameter, which may not exist yet.
         exists: whether it does.
-        weight: path of the weight whose rows it runs along, and which of its dimensions that is.
+        weight: path of the weight that it belongs to, and the dimension of it that has the rows.
         row: the first row of the bias that belongs to the reading.
     """
 
@@ -100,7 +102,7 @@ class Reading:
         weights: the weight in normal form.
         taps: how often each kernel tap falls inside the input, from 0 to 1 (all 1 without padding).
         columns: the dimension of the input that is summed, row-major (groups, columns).
-        rows: the dimension of the result, row-major (groups, rows).
+        rows: the dimension that the rows belong to, and which part of it they are, row-major (groups, rows).
         bias: where constants can be folded, or in words why they cannot.
         start: what the result has without any input, (groups, rows): the bias.
     """
@@ -110,12 +112,9 @@ class Reading:
     weights: Weights
     taps: Tensor
     columns: Dim
-    rows: Dim
+    rows: tuple[Dim, slice]
     bias: BiasPlace | str
     start: Known
-    read: int = -1
-    made: int = -1
-    names: tuple[str, ...] = field(default=())
 
     @property
     def bordered(self) -> bool:
@@ -131,18 +130,22 @@ class Reading:
         """(groups, rows): what ``columns`` (groups, columns) add to every row, on the average."""
         picked = torch.where(columns & self.nonzero, self.source.value, 0.0)
         total = torch.zeros(self.weights.shape[:2], dtype=torch.float64)
-        used = (picked != 0).any(0)
-        if not bool(used.any()):
+        used = torch.nonzero((picked != 0).any(0)).flatten()
+        if not len(used):
             return total
-        weight = self.weights.make()[:, :, used].detach().to("cpu", torch.float64)
-        if weight.device.type == "meta" or bool(picked.isnan().any()):
+        weight = self.weights.make().detach()
+        if weight.device.type == "meta":
             return total + torch.nan
-        return total + torch.einsum("grct,t,gc->gr", weight, self.taps, picked[:, used])
+        many = max(1, _AT_ONCE // max(1, weight[:, :, :1].numel()))
+        for some in used.split(many):  # a slice at a time: large layers are not copied whole
+            part = weight.index_select(2, some.to(weight.device)).to("cpu", torch.float64)
+            total += torch.einsum("grct,t,gc->gr", part, self.taps, picked[:, some])
+        return total
 
     def result(self) -> Known:
         """What is known of the result, (groups, rows)."""
         unknown_rows = self.weights.rows_with(self.source.state == UNKNOWN)
-        nearly = (self.source.state == NEARLY) | (self.nonzero if self.bordered else torch.zeros(()).bool())
+        nearly = (self.source.state == NEARLY) | torch.tensor(self.bordered)
         state = torch.where(self.weights.rows_with(nearly & self.nonzero), NEARLY, EXACTLY)
         state = torch.minimum(torch.where(unknown_rows, UNKNOWN, state), self.start.state)
         value = self.start.value

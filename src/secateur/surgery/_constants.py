@@ -102,7 +102,8 @@ def candidates(
             path = paths.get(reader.module)
             if path is None:
                 continue
-            for steps in _holding(reader.module, recorded, set(reader.names)):
+            # An attribute of its own comes before an item of a tuple or a field of a config.
+            for steps in sorted(_holding(reader.module, recorded, set(reader.names)), key=len):
                 place = Place(path, steps)
                 if place not in seen:
                     seen.add(place)

@@ -33,7 +33,10 @@ def follow(code: Followed) -> Following:
             found = _bind(code, groups, following, uneven)
             if found.clean:
                 break
-            if relate(code, groups, found, following, uneven=uneven):
+            related = relate(code, groups, found, following, uneven=uneven)
+            if related is not None and related.clean:
+                break
+            if related is not None:
                 continue
             blamed = _blame(code, groups, found, following, uneven)
             following.blocked += blamed
@@ -63,14 +66,15 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     line takes its nearest; if that is not all, line by line.
     """
     lines = _choices(code, following, found.mismatches)
-    trials = [[choice[0] for line in lines for choice in line]] if lines else []
+    trials = [[choice[0] for line in lines for choice in line]] if len(lines) > 1 else []
+    together = len(trials)
     for line in lines:
         for rank in range(max(map(len, line))):
             trials.append([choice[min(rank, len(choice) - 1)] for choice in line])
     for index, trial in enumerate(trials):
         bindings, shared = _bound(following, trial)
         result = code.replay(keep, bindings.values())
-        if result.clean or (index and progress(result, found)):
+        if result.clean or (index >= together and progress(result, found)):
             following.bindings = bindings
             following.relations += shared
             return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,8 +91,24 @@ def stale_sizes(
             continue
         for kinds, sizes_of in _SIZES:
             if isinstance(module, kinds):
-                for name, size in sizes_of(module).items():
+                with _at_rest(module):
+                    sizes = sizes_of(module)
+                for name, size in sizes.items():
                     value = getattr(module, name, size)
                     if value != size:
                         yield path, module, name, value, size
                 break
+
+
+@contextlib.contextmanager
+def _at_rest(module: nn.Module) -> Iterator[None]:
+    """Reading a parametrized weight computes it; in training mode spectral norm changes by that."""
+    parts = list(module.parametrizations.modules()) if is_parametrized(module) else []
+    training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, was in zip(parts, training, strict=True):
+            part.training = was

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..axes import Leaf, Structure, kept
+from ..axes import Analysis, Leaf, Structure, kept
 from ..capture import Source
 from ._copies import copy_with, like
 
@@ -18,16 +19,30 @@ def zero_positions(
 ) -> dict[str, list[torch.Tensor | None]]:
     """For every parameter that is touched: the positions to zero in each dimension, by first name."""
     keep = {axis: np.setdiff1d(np.arange(axis.size), list(gone)) for axis, gone in removed.items()}
+    spared = spared_axes(structure.analysis)
     touched: dict[str, list[torch.Tensor | None]] = {}
     for value in structure.analysis.graph.state(Source.PARAMETER):
         rows: list[torch.Tensor | None] = []
+        masked = {axis: stay for axis, stay in keep.items() if axis not in spared[value.id]}
         for dim in structure.analysis.dims_of(value.id):
-            stay = kept(dim, keep)
+            stay = kept(dim, masked)
             gone = None if stay is None else np.setdiff1d(np.arange(dim.size), stay)
             rows.append(None if gone is None or not len(gone) else torch.from_numpy(gone))
         if any(row is not None for row in rows):
             touched[value.name] = rows
     return touched
+
+
+def spared_axes(analysis: Analysis) -> Mapping[int, set[Leaf]]:
+    """For every tensor, the axes along which it is not to be zeroed: an operator divides by it.
+
+    Weight normalisation divides by the norm of a row; its gain is zero there, which is enough.
+    """
+    spared: dict[int, set[Leaf]] = defaultdict(set)
+    for operator in analysis.operators:
+        for id_, dim in operator.spared if operator else ():
+            spared[id_].update(analysis.algebra.leaves(dim))
+    return spared
 
 
 def zero_out(tensor: torch.Tensor, rows: list[torch.Tensor | None]) -> None:

@@ -18,16 +18,16 @@ from ._replay import Replayed
 
 def relate(
     code: Followed, groups: list[Group], found: Replayed, following: Following, *, uneven: bool
-) -> bool:
-    """Look for dimensions that the code takes to be equal, and that cutting them equally satisfies."""
+) -> Replayed | None:
+    """Find dimensions that the code takes to be equal: the replay that balancing them improves."""
     for dims in _equal_dims(code, groups, found):
         following.relations += dims
         keep = trial_cut(code, groups, following, uneven=uneven)
         result = code.replay(keep, following.bindings.values())
         if progress(result, found):
-            return True
+            return result
         del following.relations[-len(dims) :]
-    return False
+    return None
 
 
 def _equal_dims(code: Followed, groups: list[Group], found: Replayed) -> list[list[tuple[Dim, ...]]]:
