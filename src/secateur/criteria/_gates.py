@@ -11,45 +11,46 @@ summed over all layers that use the axis (every branch of a residual stream). No
 needed. Two exceptions:
 
 - a weight that is read elsewhere too (a tied embedding): its gradient mixes both readers. Where the
-  operator is the whole forward of a module, ``sum of x * dL/dx`` over that module's input is taken;
+  operator is the whole forward of a layer, ``sum of x * dL/dx`` over that layer's input is taken;
 - a product of two activations (queries and keys of attention): there the gate sits on one of them,
   and is found in the rows and biases of the layers that make it, through operators that pass a
   factor on unchanged.
 
 What fits none of these takes the nearest set of parameters, and is marked as not exact, with the
-reason.
+reason. Statistics that norm layers take over the axis are held fast: their groups are inexact anyway.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import torch
-
 from ..axes import Leaf, Structure
-from ..capture import Node, Source
-from ._origins import Origins, packet
-
-aten = torch.ops.aten
+from ..capture import Node
+from ._origins import Maker, Origins
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterTerm:
-    """``sum of w * dL/dw`` along one dimension of a parameter."""
+    """``sum of w * dL/dw`` along one dimension of a parameter, at some of its positions or all."""
 
     parameter: str
     dim: int
+    rows: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        return f"{self.parameter}[{self.dim}]"
+        part = "" if self.rows is None else f", {len(self.rows)} positions"
+        return f"{self.parameter}[{self.dim}]{part}"
 
 
 @dataclass(frozen=True, slots=True)
 class InputTerm:
-    """``sum of x * dL/dx`` along one dimension of the input of a module; ``dim`` counts from 0."""
+    """``sum of x * dL/dx`` along one dimension of the input of a layer.
+
+    ``dim`` counts from the end; ``value`` is the input's tensor in the recorded graph.
+    """
 
     module: str
     dim: int
@@ -64,10 +65,9 @@ Term: TypeAlias = ParameterTerm | InputTerm
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """An operator that sums over an axis: the activation that carries it, and the weight if there is one.
+    """An operator that sums over an axis: (tensor, dimension) of the activation and of the weight there.
 
-    ``activation`` and ``weight`` are (tensor id, dimension); ``parameter`` is the weight as a
-    parameter of the model.
+    ``parameter`` is the weight as a parameter of the model.
     """
 
     node: Node
@@ -82,8 +82,7 @@ class Gate:
 
     Attributes:
         terms: what to add up.
-        exact: whether the sum is the derivative with respect to the unit gate.
-        reason: why not.
+        reason: why the sum is not exactly the derivative with respect to the unit gate, else empty.
     """
 
     terms: tuple[Term, ...]
@@ -100,11 +99,15 @@ class _Draft:
     terms: dict[Term, None] = field(default_factory=dict)
     reasons: dict[str, None] = field(default_factory=dict)
 
+    def take(self, makers: Iterable[Maker]) -> None:
+        for maker in makers:
+            self.terms[ParameterTerm(maker.parameter, maker.dim, maker.rows)] = None
 
-def find_uses(structure: Structure) -> dict[Leaf, list[Use]]:
+
+def find_uses(structure: Structure, origins: Origins | None = None) -> dict[Leaf, list[Use]]:
     """For the axis of every group: the operators that sum over it, in the order that they run."""
     analysis = structure.analysis
-    origins = Origins(analysis)
+    origins = origins or Origins(analysis)
     axes = {group.axis for group in structure.groups}
     uses: dict[Leaf, list[Use]] = defaultdict(list)
     for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
@@ -140,65 +143,47 @@ def find_gates(structure: Structure) -> dict[str, Gate]:
     >>> [str(term) for term in find_gates(structure)["0"].terms]
     ['1.weight[1]']
     """
-    uses = find_uses(structure)
     origins = Origins(structure.analysis)
+    uses = find_uses(structure, origins)
     gates: dict[str, Gate] = {}
     for group in structure.groups:
-        draft = _at_uses(origins, uses.get(group.axis, []), group.axis)
+        draft = _Draft()
+        _at_weights(origins, uses.get(group.axis, ()), group.axis, draft)
+        _at_products(origins, uses.get(group.axis, ()), group.axis, draft)
+        draft.take(origins.module_queries(group.axis))
         if not draft.terms:
-            draft = _at_origins(origins, uses.get(group.axis, []), group.axis)
-        if not draft.terms:
-            terms: Iterable[Term] = (ParameterTerm(name, dim) for name, dim in group.parameters)
-            draft = _Draft(dict.fromkeys(terms), {"no operator is known to use up its positions": None})
+            draft.take(Maker(name, dim) for name, dim in group.parameters)
+            draft.reasons["no operator is known to use up its positions"] = None
         gates[group.name] = Gate(tuple(draft.terms), "; ".join(draft.reasons))
     return gates
 
 
-def _at_uses(origins: Origins, uses: list[Use], axis: Leaf) -> _Draft:
-    """The gate at everything that reads the axis with a weight."""
-    draft = _Draft()
+def _at_weights(origins: Origins, uses: Iterable[Use], axis: Leaf, draft: _Draft) -> None:
+    """Gates at everything that reads the axis with a weight."""
     weighted = [use for use in uses if use.parameter is not None]
     read = {use.node.index for use in weighted}
     for use in weighted:
-        assert use.parameter is not None
-        others = [n for n in origins.readers(use.parameter.parameter, axis) if n.index not in read]
-        term = origins.module_input(use.node, use.activation) if others else None
-        if term is not None:
-            draft.terms[InputTerm(*term)] = None
+        term = use.parameter
+        assert term is not None
+        others = [n for n in origins.readers(term.parameter, axis) if n.index not in read]
+        if others and use.activation is not None and origins.is_layer_input(use.node):
+            value, dim = use.activation
+            draft.terms[InputTerm(use.node.module, dim - origins.rank(value), value)] = None
             continue
-        draft.terms[use.parameter] = None
+        draft.terms[term] = None
         for node in others:
-            draft.reasons[f"{use.parameter.parameter} is read by {node} as well"] = None
-    for use in uses:
-        if use.parameter is None and weighted:
-            draft.reasons[f"{use.node} reads it without a weight"] = None
-    return draft
+            draft.reasons[f"{term.parameter} is read by {node} as well"] = None
 
 
-def _at_origins(origins: Origins, uses: list[Use], axis: Leaf) -> _Draft:
-    """The gate on one of two activations that are multiplied, where their layers make it."""
-    draft = _Draft()
+def _at_products(origins: Origins, uses: Iterable[Use], axis: Leaf, draft: _Draft) -> None:
+    """Gates on one of two activations that are multiplied, where the layers that make it are."""
     for use in uses:
-        if use.activation is None:
+        if use.parameter is not None or use.activation is None:
             continue
         found = origins.makers(use.activation[0], axis)
-        for name, dim in found.parameters:
-            draft.terms[ParameterTerm(name, dim)] = None
+        if draft.terms and any(maker.rows is None for maker in found.parameters):
+            draft.reasons[f"{use.node} reads what other layers read too"] = None
+            continue
+        draft.take(found.parameters)
         for node in found.opaque:
             draft.reasons[f"{node} does not pass a factor on unchanged"] = None
-    return draft
-
-
-def weights_of_norms(structure: Structure) -> Mapping[str, str]:
-    """Names of the weights of norm layers, with the kind of the norm."""
-    analysis = structure.analysis
-    kinds = {aten.batch_norm: "batch", aten.layer_norm: "layer", aten.group_norm: "group"}
-    kinds |= {aten.instance_norm: "instance", aten.rms_norm: "rms"}
-    found: dict[str, str] = {}
-    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
-        weight = operator.arguments.get("weight") if operator else None
-        if packet(node) in kinds and weight is not None:
-            value = analysis.graph.values[weight.id]
-            if value.source is Source.PARAMETER:
-                found[value.name] = kinds[packet(node)]
-    return found

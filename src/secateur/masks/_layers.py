@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,7 +16,31 @@ from ._known import Known, along, constant, spread
 from ._reading import BiasPlace, Reading, Weights
 from ._transfer import Step
 
-Layer = Callable[["Place"], "tuple[list[Reading], list[Known | None]] | None"]
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A sum over products of two tensors at the same positions, inside a layer that is one operator.
+
+    ``dim`` and ``part`` say which positions, row-major (outer, inner); the sum is over the inner
+    ones. ``vanishes`` says where one of the two factors is zero.
+    """
+
+    dim: Dim
+    part: slice
+    outer: int
+    vanishes: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """What a layer sums over, and what is known of its results."""
+
+    readings: list[Reading]
+    results: list[Known | None]
+    products: list[Product] = field(default_factory=list)
+
+
+Layer = Callable[["Place"], Layered | None]
 
 LAYERS: dict[Any, Layer] = {}
 
@@ -96,7 +120,7 @@ ONE_TAP = torch.ones(1, dtype=torch.float64)
 
 
 @layer("linear")
-def linear(place: Place) -> Any:
+def linear(place: Place) -> Layered | None:
     """weight (out, in)."""
     weight, bias = place.ref("weight"), place.step.arguments.get("bias")
     if len(place.value_of(weight.id).shape) != 2:
@@ -105,7 +129,7 @@ def linear(place: Place) -> Any:
 
 
 @layer("addmm")
-def addmm(place: Place) -> Any:
+def addmm(place: Place) -> Layered | None:
     """mat2 (in, out), and the bias first."""
     if place.step.arguments.get("beta", 1) != 1 or place.step.arguments.get("alpha", 1) != 1:
         return None
@@ -115,7 +139,7 @@ def addmm(place: Place) -> Any:
 
 
 @layer("matmul", "mm")
-def matmul(place: Place) -> Any:
+def matmul(place: Place) -> Layered | None:
     """Activations times a parameter, or a view of one."""
     other = place.step.arguments.get("other") or place.step.arguments["mat2"]
     weight = place.step.known_of(other.id)
@@ -124,7 +148,7 @@ def matmul(place: Place) -> Any:
     return _matrix(place, place.ref("self"), other, None, transposed=True)
 
 
-def _matrix(place: Place, source: Ref, weight: Ref, bias: Ref | None, *, transposed: bool) -> Any:
+def _matrix(place: Place, source: Ref, weight: Ref, bias: Ref | None, *, transposed: bool) -> Layered | None:
     step = place.step
 
     def arrange(tensor: Tensor) -> Tensor:
@@ -141,12 +165,12 @@ def _matrix(place: Place, source: Ref, weight: Ref, bias: Ref | None, *, transpo
         place.bias(bias, weight, 1 if transposed else 0),
         start_of(None if bias is None else step.known_of(bias.id), 1, weights.shape[1]),
     )
-    return [reading], [spread_along(reading.result(), -1, step.shapes[0])]
+    return Layered([reading], [spread_along(reading.result(), -1, step.shapes[0])])
 
 
 @layer("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution",
        "_convolution")  # fmt: skip
-def convolution(place: Place) -> Any:
+def convolution(place: Place) -> Layered | None:
     """weight (out, in / groups, *kernel), transposed (in, out / groups, *kernel)."""
     step = place.step
     a = step.arguments
@@ -172,7 +196,7 @@ def convolution(place: Place) -> Any:
         place.bias(bias, weight, 1 if transposed else 0),
         start_of(None if bias is None else step.known_of(bias.id), groups, weights.shape[1]),
     )
-    return [reading], [spread_along(reading.result(), channel, step.shapes[0])]
+    return Layered([reading], [spread_along(reading.result(), channel, step.shapes[0])])
 
 
 def _taps(

@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from .._errors import PersistenceError
 from ..capture import Source, unwrap
 from ..surgery import Plan, Undo, copy_with, fit, like
 from ._mismatch import check_fit
-from ._save import is_dense, read_recipe
+from ._save import read_recipe
+from ._tensors import laid_out
 
 
 def load(
@@ -62,7 +62,7 @@ def load(
                 return tensor.clone()
             if key not in made:
                 where = device or ("cpu" if tensor.is_meta else tensor.device)
-                values = _laid_out(file.get_tensor(key), recipe.strides.get(key))
+                values = laid_out(file.get_tensor(key), recipe.strides.get(key))
                 made[key] = like(values.to(where), tensor)
             return made[key]
 
@@ -81,12 +81,3 @@ def _build(factory: Callable[[], nn.Module]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"factory() returned {type(model).__name__}, and an nn.Module is needed")
     return model
-
-
-def _laid_out(values: torch.Tensor, strides: tuple[int, ...] | None) -> torch.Tensor:
-    """The values in memory of their own, which the file may not outlive, as they lay when saved."""
-    if strides is None:
-        return values.clone()
-    if len(strides) != values.dim() or not is_dense(tuple(values.shape), strides):
-        raise PersistenceError(f"strides {strides} do not fit the shape {tuple(values.shape)}")
-    return torch.empty_strided(values.shape, strides, dtype=values.dtype).copy_(values)

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from .._errors import PersistenceError
-from ..capture import Source, owned_tensors
+from ..capture import Source
 from ..surgery import read
 from ._recipe import Recipe
 from ._save import class_name
+from ._tensors import tensors_of
 
 MOST_LINES = 12
 
@@ -53,7 +54,7 @@ def _problems(recipe: Recipe, model: nn.Module, stored: Shapes) -> Iterator[str]
     if name.rpartition(".")[2] != recipe.model.rpartition(".")[2]:
         yield f"class: the factory builds {name}, the file holds {recipe.model}"
         return  # nothing below would fit either, and this says why
-    owned = list(owned_tensors(model))
+    owned = list(tensors_of(model))
     yield from _name_problems(recipe, owned, stored)
     yield from _shape_problems(recipe, owned, stored)
     yield from _tie_problems(recipe, owned)

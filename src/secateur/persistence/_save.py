@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 from .._errors import PersistenceError
-from ..capture import Source, owned_tensors, unwrap
+from ..capture import Source, unwrap
 from ._json import recipe_from_json, recipe_to_json
 from ._notes import collect
 from ._recipe import Recipe
+from ._tensors import check_storable, is_dense, storable, tensors_of
 
 if TYPE_CHECKING:
     from .._ir import PruningIR
@@ -114,14 +115,13 @@ def _describe(model: nn.Module) -> tuple[Recipe, dict[str, torch.Tensor]]:
     shapes: dict[str, tuple[int, ...]] = {}
     tensors: dict[str, torch.Tensor] = {}
     recipe = Recipe(model=class_name(model))
-    for source, name, tensor in owned_tensors(model):
-        if tensor.is_meta:
-            raise PersistenceError(f"{name} is on the meta device and has no values to save")
+    for source, name, tensor in tensors_of(model):
+        check_storable(name, tensor)
         shapes[name] = tuple(tensor.shape)
         if stored.setdefault(id(tensor), name) != name:
             recipe.tied[name] = stored[id(tensor)]
             continue
-        tensors[name] = _storable(tensor)
+        tensors[name] = storable(tensor)
         if tensor.stride() != tensors[name].stride() and is_dense(tensor.shape, tensor.stride()):
             recipe.strides[name] = tuple(tensor.stride())
         if source is Source.ATTRIBUTE:
@@ -132,23 +132,3 @@ def _describe(model: nn.Module) -> tuple[Recipe, dict[str, torch.Tensor]]:
     cut = changes.tensors.items()
     recipe.tensors = {name: kept for name, kept in cut if shapes.get(name) == kept.after}
     return recipe, tensors
-
-
-def _storable(tensor: torch.Tensor) -> torch.Tensor:
-    """Row by row, in memory of its own: safetensors takes nothing else."""
-    plain = tensor.detach().contiguous()
-    return plain.clone() if plain.data_ptr() == tensor.data_ptr() and _is_view(tensor) else plain
-
-
-def _is_view(tensor: torch.Tensor) -> bool:
-    return tensor._base is not None or tensor.untyped_storage().nbytes() != tensor.nbytes
-
-
-def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether strides fill a block of memory without gaps, in any order of the dimensions."""
-    expected = 1
-    for stride, size in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True

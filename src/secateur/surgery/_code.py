@@ -41,11 +41,13 @@ class Following:
         relations: dimensions that the code takes to be equal in size, such as the width of a
             tensor and heads times features, where it computes ``C // num_heads``.
         blocked: axes that it cannot follow, with the reason.
+        neutral: bindings that were tried last and made nothing worse: with a relation they may fit.
     """
 
     bindings: dict[Place, Binding] = field(default_factory=dict)
     relations: list[tuple[Dim, ...]] = field(default_factory=list)
     blocked: list[tuple[Leaf, str]] = field(default_factory=list)
+    neutral: list[dict[Place, Binding]] = field(default_factory=list)
 
 
 @dataclass

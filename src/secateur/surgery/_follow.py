@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..axes import Dim, Group, Keep, Leaf
+from ..capture import Node
 from ._code import Followed, Following, explain, trial_cut, progress
 from ._constants import Binding, Place
 from ._relations import relate
@@ -66,6 +67,7 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     line takes its nearest; if that is not all, line by line.
     """
     lines = _choices(code, following, found.mismatches)
+    following.neutral = []
     trials = [[choice[0] for line in lines for choice in line]] if len(lines) > 1 else []
     together = len(trials)
     for line in lines:
@@ -74,6 +76,8 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     for index, trial in enumerate(trials):
         bindings, shared = _bound(following, trial)
         result = code.replay(keep, bindings.values())
+        if not progress(found, result) and shared == []:
+            following.neutral.append(bindings)
         if result.clean or (index >= together and progress(result, found)):
             following.bindings = bindings
             following.relations += shared
@@ -118,17 +122,14 @@ def _bound(
 def _blame(
     code: Followed, groups: list[Group], found: Replayed, following: Following, uneven: bool
 ) -> list[tuple[Leaf, str]]:
-    """The groups that cannot be followed, each found guilty by a replay of its own."""
+    """The groups that cannot be followed, found guilty by a replay of their own."""
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
     for wave in suspects:
         result = _alone(code, wave, following, uneven)
-        if result.clean:
-            continue
-        for group in wave:
-            alone = result if len(wave) == 1 else _alone(code, [group], following, uneven)
-            if not alone.clean:
-                guilty.append((group.axis, explain(alone)))
+        if not result.clean:
+            involved = _involved(code, wave, result)
+            guilty += [(group.axis, explain(result)) for group in involved or wave]
     return guilty or _least_to_leave(code, groups, found, following, uneven, suspects)
 
 
@@ -159,16 +160,31 @@ def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list
 
     Calls of the same line of code are alike, so the n-th suspects of all of them go together.
     """
-    by_axis = {group.axis: group for group in groups}
-    analysis = code.structure.analysis
     waves: dict[tuple[Any, int], dict[Leaf, Group]] = {}
-    nodes = [m.node for m in found.mismatches]
-    if found.error is not None:
-        nodes += analysis.graph.nodes[max(0, found.reached - 3) : found.reached + 1]
-    for node in nodes:
-        dims: list[Dim] = [d for id_ in (*node.inputs, *node.outputs) for d in analysis.dims_of(id_)]
-        axes = dict.fromkeys(axis for dim in dims for axis in analysis.algebra.leaves(dim) if axis in by_axis)
+    for node in _faulty(code, found):
         key = (node.site.code, node.site.line) if node.site else node.index
-        for rank, axis in enumerate(axes):
-            waves.setdefault((key, rank), {})[axis] = by_axis[axis]
+        for rank, group in enumerate(_groups_of(code, groups, node)):
+            waves.setdefault((key, rank), {})[group.axis] = group
     return [list(wave.values()) for wave in waves.values()] or [[group] for group in groups]
+
+
+def _involved(code: Followed, groups: list[Group], found: Replayed) -> list[Group]:
+    """Those of ``groups`` that the faulty calls have to do with."""
+    hit = {group.axis for node in _faulty(code, found) for group in _groups_of(code, groups, node)}
+    return [group for group in groups if group.axis in hit]
+
+
+def _faulty(code: Followed, found: Replayed) -> list[Node]:
+    nodes = [mismatch.node for mismatch in found.mismatches]
+    if found.error is not None:
+        nodes += code.structure.analysis.graph.nodes[max(0, found.reached - 3) : found.reached + 1]
+    return nodes
+
+
+def _groups_of(code: Followed, groups: list[Group], node: Node) -> list[Group]:
+    """Groups whose axes are in the operands and results of a call, in their order there."""
+    analysis = code.structure.analysis
+    by_axis = {group.axis: group for group in groups}
+    dims: list[Dim] = [d for id_ in (*node.inputs, *node.outputs) for d in analysis.dims_of(id_)]
+    axes = dict.fromkeys(axis for dim in dims for axis in analysis.algebra.leaves(dim))
+    return [by_axis[axis] for axis in axes if axis in by_axis]

@@ -25,6 +25,7 @@ from ..axes import (
 )
 from ..capture import ModuleCall, Source
 from ._constants import Binding, Place
+from ._masking import spared_axes
 from ._replay import Scale
 
 
@@ -150,7 +151,7 @@ def keep_sets(
     names = {group.axis: group for group in structure.groups}
     zeroed: list[Label] = []
     for axis, size in sizes.items():
-        if size > wanted[axis]:
+        if size > wanted.get(axis, size):
             back = sorted(removed[axis])[: size - wanted[axis]]
             stay[axis] = np.union1d(stay[axis], back)
             group = names[axis]
@@ -175,13 +176,14 @@ def build_plan(
         for name, dim, rows in scale.fold.rows:
             factors.setdefault(name, []).append((dim, rows, scale.factor))
     analysis = structure.analysis
-    still = _keep_without(structure, zeroed)
+    still, spared = _keep_without(structure, zeroed), spared_axes(analysis)
     for value in analysis.graph.state(*STATE):
         dims = analysis.dims_of(value.id)
         positions = tuple(kept(dim, keep) for dim in dims)
         zeros: tuple[Positions | None, ...] = ()
         if still and value.source is Source.PARAMETER:
-            zeros = tuple(map(_zeros, dims, positions, (kept(dim, still) for dim in dims)))
+            live = {axis: stay for axis, stay in still.items() if axis not in spared[value.id]}
+            zeros = tuple(map(_zeros, dims, positions, (kept(dim, live) for dim in dims)))
         scaled = tuple(
             (dim, _renumbered(rows, positions[dim]), factor)
             for dim, rows, factor in factors.get(value.name, ())

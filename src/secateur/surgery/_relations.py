@@ -23,9 +23,11 @@ def relate(
     for dims in _equal_dims(code, groups, found):
         following.relations += dims
         keep = trial_cut(code, groups, following, uneven=uneven)
-        result = code.replay(keep, following.bindings.values())
-        if progress(result, found):
-            return result
+        for bindings in (following.bindings, *following.neutral[:2]):
+            result = code.replay(keep, bindings.values())
+            if progress(result, found):
+                following.bindings = bindings
+                return result
         del following.relations[-len(dims) :]
     return None
 
@@ -45,7 +47,9 @@ def _equal_dims(code: Followed, groups: list[Group], found: Replayed) -> list[li
             continue
         seen.add(node.module)
         wrong = set(analysis.algebra.leaves(mismatch.number.dim))
-        nearby = (n for n in analysis.graph.nodes if n.module == node.module)
+        # Submodules too: the width may come in through a layer, and be used in the forward around it.
+        inside = f"{node.module}."
+        nearby = (n for n in analysis.graph.nodes if f"{n.module}.".startswith(inside))
         for size, dims in _by_size(analysis, nearby).items():
             leaves = {axis for dim in dims for axis in analysis.algebra.leaves(dim)}
             if len(dims) > 1 and leaves & wrong and leaves & axes:

@@ -31,6 +31,7 @@ def multihead_attention(
     op.unify(queries, keys)
     _, value_features = op.split(values, heads, width // heads)
     op.unify(values, op.product(shared, value_features), module["out_proj.weight"][1])
+    op.sum_over(values, module["out_proj.weight"])
     for name, dim in (
         ("bias_k", keys),
         ("bias_v", values),

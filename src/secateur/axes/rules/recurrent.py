@@ -63,6 +63,8 @@ def _layers(
                 projection = params[start + each - 1]
                 op.sum_over(op.unify(units, projection[1]), projection)
                 op.unify(hidden, projection[0])
+            else:
+                op.unify(units, hidden)
             outs.append(hidden)
         source = op.concat(outs)
     for state in hx:
