@@ -29,20 +29,26 @@ class Loaded:
             return self.model(*self.args, **self.kwargs)
 
 
-def load(name: str, seed: int = 0) -> Loaded:
+def load(name: str, seed: int = 0, side: int | None = None) -> Loaded:
     """Build a model, draw its inputs, and take everything special out of its initial values.
+
+    Args:
+        name: library and model.
+        seed: of weights and inputs.
+        side: height and width of an image, where the model takes any; default: small.
 
     Raises:
         ValueError: for a library that is not one of the three.
     """
     library, _, model = name.partition("/")
     loaders = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
+    side = side or 128
     if library not in loaders:
         raise ValueError(f"{name!r} does not begin with one of {', '.join(loaders)}")
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated constructors: other people's
-        loaded = loaders[library](model)
+        loaded = loaders[library](model, side)
     loaded.model.eval()
     randomise(loaded.model, seed)
     return loaded
@@ -104,7 +110,7 @@ _VIDEOS: Mapping[str, tuple[int, ...]] = {
 _FIXED_224 = ("vit_", "maxvit_")
 
 
-def _torchvision(name: str) -> Loaded:
+def _torchvision(name: str, side: int) -> Loaded:
     from torchvision import models
 
     options: dict[str, Any] = {"weights": None}
@@ -113,7 +119,9 @@ def _torchvision(name: str) -> Loaded:
     if any(d in name for d in _DETECTORS):
         if "ssd" not in name:
             options |= {"min_size": 128, "max_size": 160}
-        side = 300 if name == "ssd300_vgg16" else 320 if "ssd" in name else 128
+        # Random scores are low; without a threshold there are boxes to compare.
+        options["box_score_thresh" if "rcnn" in name else "score_thresh"] = 0.0
+        side = 300 if name == "ssd300_vgg16" else 320 if "ssd" in name else side
         return Loaded(models.get_model(name, **options), ([torch.rand(3, side, side)],))
     if name in ("googlenet", "inception_v3"):
         options |= {"init_weights": True, "aux_logits": True}
@@ -124,7 +132,7 @@ def _torchvision(name: str) -> Loaded:
     for family, clip in _VIDEOS.items():
         if name.startswith(family):
             return Loaded(model, (torch.randn(1, *clip),))
-    side = 224 if name.startswith(_FIXED_224) else 128
+    side = 224 if name.startswith(_FIXED_224) else side
     return Loaded(model, (torch.randn(1, 3, side, side),))
 
 
@@ -138,26 +146,26 @@ _TIMM_SIDES = {
 }
 
 
-def _timm(name: str) -> Loaded:
+def _timm(name: str, side: int) -> Loaded:
     import timm
 
-    side = _TIMM_SIDES.get(name)
-    options = {"img_size": side} if name.startswith("samvit") else {}
+    fixed = _TIMM_SIDES.get(name)
+    options = {"img_size": fixed} if name.startswith("samvit") else {}
     model = timm.create_model(name, pretrained=False, **options)
     settings = timm.get_pretrained_cfg(name)
     channels, height, width = settings.input_size
-    least = settings.min_input_size or (channels, 128, 128)
-    if side is not None:
-        height = width = side
+    least = settings.min_input_size or (channels, side, side)
+    if fixed is not None:
+        height = width = fixed
     elif not settings.fixed_input_size:
-        height, width = min(height, max(128, least[1])), min(width, max(128, least[2]))
+        height, width = min(height, max(side, least[1])), min(width, max(side, least[2]))
     return Loaded(model, (torch.randn(1, channels, height, width),))
 
 
 # -- transformers ----------------------------------------------------------------------------------
 
 
-def _transformers(name: str) -> Loaded:
+def _transformers(name: str, side: int) -> Loaded:
     import tiny_transformers
 
     return Loaded(*tiny_transformers.build(name))

@@ -3,11 +3,15 @@
 from . import axes as axes
 from ._errors import CaptureError as CaptureError
 from ._errors import LabelError as LabelError
+from ._errors import MeasurementError as MeasurementError
+from ._errors import MaskError as MaskError
 from ._errors import OptimizerError as OptimizerError
 from ._errors import PersistenceError as PersistenceError
 from ._errors import RuleError as RuleError
+from ._errors import ScoreError as ScoreError
 from ._errors import SecateurError as SecateurError
 from ._errors import SurgeryError as SurgeryError
+from ._errors import TargetError as TargetError
 from ._errors import UnsupportedModelError as UnsupportedModelError
 from ._errors import VerificationError as VerificationError
 from ._ir import PruningIR as PruningIR

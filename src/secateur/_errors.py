@@ -5,6 +5,10 @@
     │   └── UnsupportedModelError(TypeError)   a kind of model that cannot be recorded at all
     ├── RuleError(ValueError)             an operator rule contradicts itself or another one
     ├── LabelError(ValueError)            labels, groups or ratios that do not fit the model
+    ├── ScoreError(ValueError)             scores that cannot be computed from what a criterion was given
+    ├── TargetError(ValueError)            a cost or latency that no selection reaches
+    ├── MeasurementError(RuntimeError)     a cost function or a timing that failed
+    ├── MaskError(ValueError)             masks that do not fit the model, or a file that holds none
     ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
     ├── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
     ├── PersistenceError(ValueError)      a file that is no saved model, or is one of another model
@@ -32,6 +36,26 @@ class RuleError(SecateurError, ValueError):
 
 class LabelError(SecateurError, ValueError):
     """Labels, group names or ratios that do not fit the model they are used on."""
+
+
+class ScoreError(SecateurError, ValueError):
+    """Scores cannot be computed: a loss that is NaN, a loop without a batch, no gradient."""
+
+
+class TargetError(SecateurError, ValueError):
+    """No selection reaches the wanted cost; ``reachable`` is the lowest cost that one does reach."""
+
+    def __init__(self, message: str, reachable: float = float("nan")) -> None:
+        super().__init__(message)
+        self.reachable = reachable
+
+
+class MeasurementError(SecateurError, RuntimeError):
+    """A cost function raised, or returned something that is no positive number."""
+
+
+class MaskError(SecateurError, ValueError):
+    """Masks that do not fit the model, or that cannot be read; nothing has been changed."""
 
 
 class SurgeryError(SecateurError, RuntimeError):

@@ -152,11 +152,15 @@ def has_rule(operator: Any) -> bool:
 ABSENT: list[str] = []
 
 
-def aten(*names: str) -> list[Any]:
-    """Packets of ``torch.ops.aten`` by name, each with its in-place variant where there is one."""
+def aten(*names: str, in_place: bool = True) -> list[Any]:
+    """Packets of ``torch.ops.aten`` by name, each with its in-place variant where there is one.
+
+    Not so with ``in_place=False``: a variant that changes the shape of its operand is not followed.
+    """
     found = []
     for name in names:
-        packets = [getattr(torch.ops.aten, n, None) for n in (name, f"{name}_")]
+        variants = (name, f"{name}_") if in_place else (name,)
+        packets = [getattr(torch.ops.aten, variant, None) for variant in variants]
         found += [packet for packet in packets if packet is not None]
         if not any(packets):
             ABSENT.append(name)

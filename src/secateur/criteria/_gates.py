@@ -177,11 +177,12 @@ def _at_weights(origins: Origins, uses: Iterable[Use], axis: Leaf, draft: _Draft
 
 def _at_products(origins: Origins, uses: Iterable[Use], axis: Leaf, draft: _Draft) -> None:
     """Gates on one of two activations that are multiplied, where the layers that make it are."""
+    weighted = bool(draft.terms)
     for use in uses:
         if use.parameter is not None or use.activation is None:
             continue
         found = origins.makers(use.activation[0], axis)
-        if draft.terms and any(maker.rows is None for maker in found.parameters):
+        if weighted and any(maker.rows is None for maker in found.parameters):
             draft.reasons[f"{use.node} reads what other layers read too"] = None
             continue
         draft.take(found.parameters)

@@ -8,7 +8,8 @@ A note is a plain string in an attribute, so it goes wherever the module goes: t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -30,8 +31,7 @@ def note_cut(model: nn.Module, plan: Plan) -> None:
         notes[module].tensors[name] = known.then(change.positions)
     for refit in plan.refits:
         _note_refit(notes[model.get_submodule(refit.module)], refit)
-    for change in plan.attributes:
-        _note_attribute(model, notes, change)
+    _note_attributes(model, notes, plan.attributes)
     for module, changes in notes.items():
         if changes != Changes():
             vars(module)[NOTE] = json.dumps(changes_to_tree(changes))
@@ -47,10 +47,9 @@ def collect(model: nn.Module) -> Changes:
     for path, module in model.named_modules():
         changes = _read(module)
         total.attributes += [
-            AttributeChange(Place(path, change.place.path), change.before, change.after)
-            for change in changes.attributes
+            replace(change, place=Place(path, change.place.path)) for change in changes.attributes
         ]
-        total.refits += [Refit(path, r.type, r.numbers, r.settings) for r in changes.refits]
+        total.refits += [replace(refit, module=path) for refit in changes.refits]
     return total
 
 
@@ -87,23 +86,28 @@ def _note_refit(note: Changes, refit: Refit) -> None:
     note.refits = [Refit("", first, dict(refit.numbers), dict(refit.settings))]
 
 
-def _note_attribute(
-    model: nn.Module, notes: dict[nn.Module, Changes], change: AttributeChange
+def _note_attributes(
+    model: nn.Module, notes: dict[nn.Module, Changes], changes: Iterable[AttributeChange]
 ) -> None:
-    """Note a number under the place where it was noted first: modules may share what holds it."""
-    path = change.place.path
-    owner = model.get_submodule(change.place.module)
-    for refit in notes[owner].refits:
-        if path[0] in refit.numbers and len(path) == 1:
-            refit.numbers[path[0]] = change.after
-            return
-    spot = _spot(owner, path)
-    for module, changes in notes.items():
-        for index, known in enumerate(changes.attributes):
-            if _spot(module, known.place.path) == spot:
-                changes.attributes[index] = AttributeChange(known.place, known.before, change.after)
-                return
-    notes[owner].attributes.append(AttributeChange(Place("", path), change.before, change.after))
+    """Note numbers, each where it was noted first: modules may share what holds it."""
+    known = {
+        _spot(module, change.place.path): (note, index)
+        for module, note in notes.items()
+        for index, change in enumerate(note.attributes)
+    }
+    for change in changes:
+        owner, path = model.get_submodule(change.place.module), change.place.path
+        refits = [r for r in notes[owner].refits if len(path) == 1 and path[0] in r.numbers]
+        spot = _spot(owner, path)
+        if refits:
+            refits[0].numbers[path[0]] = change.after
+        elif spot in known:
+            note, index = known[spot]
+            note.attributes[index] = replace(note.attributes[index], after=change.after)
+        else:
+            note = notes[owner]
+            known[spot] = note, len(note.attributes)
+            note.attributes.append(replace(change, place=Place("", path)))
 
 
 def _spot(module: nn.Module, path: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:

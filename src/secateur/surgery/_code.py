@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -115,6 +115,8 @@ class Followed:
         kind, node = packet(mismatch.node), mismatch.node
         if mismatch.number is not None or kind not in (torch.ops.aten.mul, torch.ops.aten.div):
             return None
+        if isinstance(mismatch.recorded, list):
+            return None
         if not mismatch.recorded or not mismatch.actual or len(node.inputs) != 1:
             return None
         fold = self.folder.fold(node.inputs[0], node)
@@ -146,19 +148,50 @@ def unfoldable(code: Followed) -> list[tuple[Dim, str]]:
     ]
 
 
-def trial_cut(
-    code: Followed, groups: Iterable[Group], following: Following, *, uneven: bool = False
-) -> dict[Leaf, Positions]:
-    """Keep sets that take about half of every group, as far as balances allow.
+Shares = Callable[[Group, int], float]
+"""Share of a group that stays in a trial, by the group and its number."""
 
-    With ``uneven`` each takes another share, so that sizes that are equal by chance no longer are.
-    """
+
+def half(group: Group, number: int) -> float:
+    """Half of every group stays."""
+    return 0.5
+
+
+def uneven(group: Group, number: int) -> float:
+    """Another share of every group stays, so that sizes that were equal by chance no longer are."""
+    return 0.3 + 0.4 * (number * 0.618034 % 1)
+
+
+def alternate(group: Group, number: int) -> float:
+    """Every second group stays whole."""
+    return 0.5 if number % 2 else 1.0
+
+
+def attention_only(group: Group, number: int) -> float:
+    """Only heads and features of attention are cut."""
+    return uneven(group, number) if group.role else 1.0
+
+
+def all_but_attention(group: Group, number: int) -> float:
+    """Everything but heads and features of attention is cut."""
+    return 1.0 if group.role else uneven(group, number)
+
+
+def trial_cut(
+    code: Followed, groups: Iterable[Group], following: Following, shares: Shares
+) -> dict[Leaf, Positions]:
+    """Keep sets at ``shares`` of every group, as far as balances allow."""
+    wanted = {g.axis: max(1, int(g.size * shares(g, n))) for n, g in enumerate(groups)}
+    wanted = {axis: size for axis, size in wanted.items() if size < axis.size}
+    return balanced_cut(code, following, wanted)
+
+
+def balanced_cut(
+    code: Followed, following: Following, wanted: Mapping[Leaf, int]
+) -> dict[Leaf, Positions]:
+    """Keep sets at the wanted sizes, or at the next larger ones that balance."""
     resolve = code.structure.analysis.algebra.resolve
     relations = [[resolve(dim) for dim in dims] for dims in following.relations]
-    wanted = {
-        group.axis: max(1, group.size * (3 + index % 4 if uneven else 4) // 8)
-        for index, group in enumerate(groups)
-    }
     sizes = balanced_sizes([*code.structure.balances(), *relations], wanted)
     return {axis: np.arange(size) for axis, size in sizes.items()}
 

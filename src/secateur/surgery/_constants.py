@@ -98,16 +98,25 @@ def candidates(
     seen: set[Place] = set()
     for part in (dim, *_parts(dim)):
         recorded = abs(mismatch.recorded) if part is dim else part.size
-        for reader in mismatch.readers:
-            path = paths.get(reader.module)
-            if path is None:
+        for module, names in _read_modules(mismatch):
+            if module not in paths:
                 continue
             # An attribute of its own comes before an item of a tuple or a field of a config.
-            for steps in sorted(_holding(reader.module, recorded, set(reader.names)), key=len):
-                place = Place(path, steps)
+            for steps in sorted(_holding(module, recorded, names), key=len):
+                place = Place(paths[module], steps)
                 if place not in seen:
                     seen.add(place)
                     yield place, part
+
+
+def _read_modules(mismatch: Mismatch) -> Iterator[tuple[nn.Module, set[str]]]:
+    """Modules that the code had in hand, each with the names that it read; children after their parent."""
+    for reader in mismatch.readers:
+        names = set(reader.names)
+        yield reader.module, names
+        for name, child in reader.module.named_children():
+            if name in names:
+                yield child, names
 
 
 def _parts(dim: Dim) -> Iterator[Dim]:

@@ -45,6 +45,10 @@ _ROWS: dict[Any, dict[str, int]] = {
 _CHANNELS = {aten.conv1d, aten.conv2d, aten.conv3d, aten.batch_norm}
 
 
+Followed = dict[int, frozenset[int]]
+"""Operators by index, each with the operands through which a factor passes."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """Parameter rows to multiply: (name, dimension, positions before the cut)."""
@@ -76,23 +80,25 @@ class Folder:
         return self._folds[key]
 
     def _find(self, target: int, reader: Node) -> Fold | None:
-        path: dict[int, Node] = {reader.index: reader}
+        path: Followed = {reader.index: frozenset({target})}
         ends: list[Node] = []
-        if not self._back(target, path, ends):
+        if reader.inputs.count(target) > 1 or not self._back(target, path, ends):
             return None
         rows: list[tuple[str, int, Positions]] = []
         for end in {node.index: node for node in ends}.values():
-            found = self._rows_of(end, path, (reader.index, target))
+            found = self._rows_of(end, path)
             if found is None:
                 return None
             rows += found
-        inner = (n for n in path.values() if n is not reader and packet(n) not in _MOVES)
-        for node in inner:
-            if any(not self._stays_inside(id_, path) for id_ in node.outputs) and node not in ends:
+        nodes = (self._graph.nodes[index] for index in path if index != reader.index)
+        for node in nodes:
+            if packet(node) in _MOVES or node in ends:
+                continue
+            if not all(self._stays_inside(id_, path) for id_ in node.outputs):
                 return None
         return Fold(tuple(rows))
 
-    def _back(self, id_: int, path: dict[int, Node], ends: list[Node]) -> bool:
+    def _back(self, id_: int, path: Followed, ends: list[Node]) -> bool:
         """Follow a factor back to the layers that can take it; collects the operators on the way."""
         node = self._producer.get(id_)
         if node is None:
@@ -103,26 +109,27 @@ class Folder:
         if operator is None:
             return False
         if kind in _ROWS and self._has_parameters(operator.arguments, kind):
-            path[node.index] = node
+            path[node.index] = frozenset()
             ends.append(node)
             return True
-        tensors = [o for o in _operands(operator.arguments) if not o.is_state]
+        tensors = [operand.id for operand in _operands(operator.arguments)]
         if kind in _MOVES or kind in _PASSES:
             tensors = tensors[:1]
         elif kind in _FACTORS:
             return self._back_through_factor(node, tensors, path, ends)
-        elif kind not in _SUMS:
+        elif kind not in _SUMS or _adds_number(operator.arguments):
             return False
-        path[node.index] = node
-        return bool(tensors) and all(self._back(operand.id, path, ends) for operand in tensors)
+        path[node.index] = frozenset(tensors)
+        return bool(tensors) and all(self._back(id_, path, ends) for id_ in tensors)
 
     def _back_through_factor(
-        self, node: Node, tensors: list[Operand], path: dict[int, Node], ends: list[Node]
+        self, node: Node, tensors: list[int], path: Followed, ends: list[Node]
     ) -> bool:
-        for operand in tensors[: 1 if packet(node) is aten.div else None]:
+        # Only one of the factors takes it in; a square would take it in twice.
+        for id_ in tensors[: 1 if packet(node) is aten.div else None]:
             trial, found = dict(path), list(ends)
-            trial[node.index] = node
-            if self._back(operand.id, trial, found):
+            trial[node.index] = frozenset({id_})
+            if tensors.count(id_) == 1 and self._back(id_, trial, found):
                 path.update(trial)
                 ends[:] = found
                 return True
@@ -134,9 +141,7 @@ class Folder:
             operand is None or self._graph.values[operand.id].source is Source.PARAMETER for operand in given
         )
 
-    def _rows_of(
-        self, end: Node, path: dict[int, Node], goal: tuple[int, int]
-    ) -> list[tuple[str, int, Positions]] | None:
+    def _rows_of(self, end: Node, path: Followed) -> list[tuple[str, int, Positions]] | None:
         """The rows of a layer that reach the path, or None if something else reads them too."""
         (out,) = end.outputs
         shape = self._graph.values[out].shape
@@ -144,8 +149,8 @@ class Folder:
         index = torch.arange(shape[dim]).reshape([-1 if d == dim else 1 for d in range(len(shape))])
         ours, others = torch.zeros(2, shape[dim], dtype=torch.bool)
         for reader, id_, rows in self._uses(out, index.expand(shape)):
-            # Of the goal itself only the one operand is meant: keys and values go there too.
-            inside = id_ == goal[1] if reader.index == goal[0] else reader.index in path
+            # Of a product only one operand is meant: queries and keys go there both.
+            inside = id_ in path.get(reader.index, ())
             (ours if inside else others).index_fill_(0, rows.reshape(-1), True)
         if out in self._graph.outputs.values() or bool((ours & others).any()) or not bool(ours.any()):
             return None
@@ -174,11 +179,11 @@ class Folder:
             for out, result in zip(reader.outputs, results, strict=True):
                 yield from self._uses(out, result)
 
-    def _stays_inside(self, id_: int, path: dict[int, Node]) -> bool:
+    def _stays_inside(self, id_: int, path: Followed) -> bool:
         if id_ in self._graph.outputs.values():
             return False
         for reader in self._readers[id_]:
-            if reader.index in path:
+            if id_ in path.get(reader.index, ()):
                 continue
             if packet(reader) not in _MOVES or not all(self._stays_inside(o, path) for o in reader.outputs):
                 return False
@@ -188,6 +193,12 @@ class Folder:
 def packet(node: Node) -> Any:
     """The operator packet of a node, without its overload."""
     return getattr(node.op, "overloadpacket", node.op)
+
+
+def _adds_number(arguments: dict[str, Any]) -> bool:
+    """Whether a sum has a term that is a number, which does not scale with the others."""
+    terms = (arguments.get("self"), arguments.get("other"))
+    return any(isinstance(term, (bool, int, float, complex)) for term in terms)
 
 
 def _operands(arguments: dict[str, Any]) -> Iterator[Operand]:

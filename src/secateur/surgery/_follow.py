@@ -13,7 +13,19 @@ from typing import Any
 
 from ..axes import Dim, Group, Keep, Leaf
 from ..capture import Node
-from ._code import Followed, Following, explain, trial_cut, progress
+from ._code import (
+    Followed,
+    Following,
+    Shares,
+    all_but_attention,
+    alternate,
+    attention_only,
+    explain,
+    half,
+    progress,
+    trial_cut,
+    uneven,
+)
 from ._constants import Binding, Place
 from ._relations import relate
 from ._replay import Mismatch, Replayed
@@ -21,34 +33,57 @@ from ._replay import Mismatch, Replayed
 ROUNDS = 12
 
 
+TRIALS = (half, uneven, alternate, attention_only, all_but_attention)
+
+
 def follow(code: Followed) -> Following:
     """Find how the code can follow a cut of every group, and the groups that it cannot follow.
 
-    First all groups are halved, which finds most; then each loses another share, which finds sizes
-    that the code takes to be equal and that were so by chance.
+    First all groups are halved, which finds most; the other trials find sizes that the code takes
+    to be equal, and that were so by chance.
     """
     following = Following()
     groups = list(code.structure.groups)
-    for uneven in (False, True):
-        while groups:
-            found = _bind(code, groups, following, uneven)
-            if found.clean:
-                break
-            related = relate(code, groups, found, following, uneven=uneven)
-            if related is not None and related.clean:
-                break
-            if related is not None:
-                continue
-            blamed = _blame(code, groups, found, following, uneven)
-            following.blocked += blamed
-            gone = {axis for axis, _ in blamed}
-            groups = [group for group in groups if group.axis not in gone]
+    trials = TRIALS if _writes_sizes(code) else TRIALS[:1]
+    for shares in trials if any(group.role for group in groups) else trials[:3]:
+        groups = _follow_trial(code, groups, following, shares)
     return following
 
 
-def _bind(code: Followed, groups: Iterable[Group], following: Following, uneven: bool) -> Replayed:
+def _follow_trial(
+    code: Followed, groups: list[Group], following: Following, shares: Shares
+) -> list[Group]:
+    """Make the code follow one cut; returns the groups that it can follow."""
+    while groups:
+        found = _bind(code, groups, following, shares)
+        if found.clean:
+            break
+        related = relate(code, groups, found, following, shares)
+        if related is not None and related.clean:
+            break
+        if related is None:
+            blamed = _blame(code, groups, found, following, shares)
+            following.blocked += blamed
+            gone = {axis for axis, _ in blamed}
+            groups = [group for group in groups if group.axis not in gone]
+    return groups
+
+
+def _writes_sizes(code: Followed) -> bool:
+    """Whether any call was recorded with the size of an axis that may be cut."""
+    analysis = code.structure.analysis
+    axes = {group.axis for group in code.structure.groups}
+    return any(
+        not axes.isdisjoint(analysis.algebra.leaves(number.dim))
+        for operator in analysis.operators
+        if operator is not None
+        for number in operator.numbers
+    )
+
+
+def _bind(code: Followed, groups: Iterable[Group], following: Following, shares: Shares) -> Replayed:
     """Bind attributes until the code follows a cut of ``groups``, or nothing more fits."""
-    keep = trial_cut(code, groups, following, uneven=uneven)
+    keep = trial_cut(code, groups, following, shares)
     found = code.replay(keep, following.bindings.values())
     for _ in range(ROUNDS):
         if found.clean:
@@ -120,17 +155,17 @@ def _bound(
 
 
 def _blame(
-    code: Followed, groups: list[Group], found: Replayed, following: Following, uneven: bool
+    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares
 ) -> list[tuple[Leaf, str]]:
     """The groups that cannot be followed, found guilty by a replay of their own."""
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
     for wave in suspects:
-        result = _alone(code, wave, following, uneven)
+        result = _alone(code, wave, following, shares)
         if not result.clean:
             involved = _involved(code, wave, result)
             guilty += [(group.axis, explain(result)) for group in involved or wave]
-    return guilty or _least_to_leave(code, groups, found, following, uneven, suspects)
+    return guilty or _least_to_leave(code, groups, found, following, shares, suspects)
 
 
 def _least_to_leave(
@@ -138,21 +173,21 @@ def _least_to_leave(
     groups: list[Group],
     found: Replayed,
     following: Following,
-    uneven: bool,
+    shares: Shares,
     suspects: list[list[Group]],
 ) -> list[tuple[Leaf, str]]:
     """Where each group alone is followed, and together they are not: the wave without which they are."""
     for wave in suspects:
         rest = [group for group in groups if group not in wave]
-        result = _alone(code, rest, following, uneven)
+        result = _alone(code, rest, following, shares)
         if result.clean or progress(result, found):
             return [(group.axis, explain(found)) for group in wave]
     return [(group.axis, explain(found)) for group in suspects[0]]
 
 
-def _alone(code: Followed, groups: list[Group], following: Following, uneven: bool) -> Replayed:
+def _alone(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
     trial = Following(dict(following.bindings), list(following.relations))
-    return _bind(code, groups, trial, uneven)
+    return _bind(code, groups, trial, shares)
 
 
 def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list[Group]]:

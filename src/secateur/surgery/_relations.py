@@ -12,17 +12,17 @@ from typing import Any
 
 from ..axes import Analysis, Dim, Group, Leaf
 from ..capture import Node
-from ._code import Followed, Following, trial_cut, progress
+from ._code import Followed, Following, Shares, progress, trial_cut
 from ._replay import Replayed
 
 
 def relate(
-    code: Followed, groups: list[Group], found: Replayed, following: Following, *, uneven: bool
+    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares
 ) -> Replayed | None:
     """Find dimensions that the code takes to be equal: the replay that balancing them improves."""
     for dims in _equal_dims(code, groups, found):
         following.relations += dims
-        keep = trial_cut(code, groups, following, uneven=uneven)
+        keep = trial_cut(code, groups, following, shares)
         for bindings in (following.bindings, *following.neutral[:2]):
             result = code.replay(keep, bindings.values())
             if progress(result, found):

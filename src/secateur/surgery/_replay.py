@@ -220,6 +220,18 @@ class Replay(TorchDispatchMode):
                 raise PathChanged(f"{node} reads another tensor than it did when recorded")
         elif self._graph.values[ref.id].source is not Source.CONSTANT:
             raise PathChanged(f"{node} reads a tensor that was not followed")
+        elif isinstance(actual, torch.Tensor) and actual.numel() <= _SMALL:
+            self._same_values(node, self._graph.constants.get(ref.id), actual)
+
+    def _same_values(self, node: Node, recorded: torch.Tensor | None, actual: torch.Tensor) -> None:
+        """A tensor that the code makes of numbers (``torch.tensor(width)``) has to stay what it was."""
+        if recorded is None or recorded.device.type == "meta" or recorded.dtype != actual.dtype:
+            return
+        with torch.utils._python_dispatch._disable_current_modes():
+            same = recorded.shape == actual.shape and recorded.tolist() == actual.tolist()
+        if not same:
+            mismatch = Mismatch(node, None, recorded.tolist(), actual.tolist(), recorded.tolist(), call_site(), [])
+            self.found.mismatches.append(mismatch)
 
 
 def _skipped(node: Node, op: Any) -> bool:
@@ -274,6 +286,7 @@ def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, 
         yield (name, None), recorded, actual
 
 
+_SMALL = 16
 _HERE = str(Path(__file__).parent.parent) + "/"
 _PLUMBING = ("_call_impl", "_wrapped_call_impl", "__torch_dispatch__")
 

@@ -31,6 +31,7 @@ UNINITIALISED = {
 }  # fmt: skip
 # Kernels that crash on operands that do not fit together: their pinned axes are not tried.
 UNCHECKED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
 TOLERANCE = {
     torch.float64: 1e-9,
     torch.complex128: 1e-9,
@@ -178,6 +179,10 @@ class _Wrong(Exception):
     """The operator denies what the rule states."""
 
 
+class _Untestable(Exception):  # noqa: N818 - likewise
+    """Zeros make the call invalid, or data decides the shape of its result."""
+
+
 @dataclass
 class _Trials:
     """All that is tried on one call."""
@@ -278,12 +283,14 @@ class _Trials:
             except _Wrong as wrong:
                 zeroed = ", ".join(self.names[id_] for id_ in clean) or "nothing"
                 return f"{cut}, {zeroed} zeroed at what goes: {wrong}"
+            except _Untestable:
+                continue
         return ""
 
     def _holds(self, cut: _Cut, results: Sequence[Sequence[Dim]]) -> bool:
         try:
             self._try(cut, self._maskable(cut), results, exact=True)
-        except _Wrong:
+        except (_Wrong, _Untestable):
             return False
         return True
 
@@ -292,10 +299,10 @@ class _Trials:
     ) -> None:
         """Compare what remains of the full run with the run on what remains of the operands."""
         masked = self._masked(cut, clean)
-        full = self._run(masked)
+        full = self._full_run(masked)
         try:
             small = self._run(self._rescaled(cut, masked), cut)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except ERRORS as error:
             raise _Wrong(f"the operator refuses the shortened operands: {error}") from error
         for number, (dims, before, after) in enumerate(zip(results, full, small, strict=True)):
             shape = cut.shape(dims)
@@ -304,20 +311,31 @@ class _Trials:
             if not exact or self.random or not self._loose(number).isdisjoint(cut.keep):
                 continue
             if not _close(cut.slice(before, dims), after):
-                raise _Wrong(
-                    "what remains of the result has other values than the result of what remains"
-                )
+                raise _Wrong("what remains of the result is not the result of what remains")
+
+    def _full_run(self, masked: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+        try:
+            full = self._run(masked)
+        except ERRORS as error:
+            raise _Untestable from error
+        shapes = [tuple(dim.size for dim in dims) for dims in self._results]
+        if shapes != [tuple(result.shape) for result in full]:
+            raise _Untestable
+        return full
 
     def _check_zeros(self, cut: _Cut, clean: Iterable[int]) -> None:
         """Where the flow says that the result is zero, it must be."""
         signals = self._signals(cut, clean)
         stated = self.rule.flow(Flow(self.operator.arguments, signals.__getitem__))
-        results = self._run(self._masked(cut, clean))
+        results = self._full_run(self._masked(cut, clean))
         for number, (dims, result) in enumerate(zip(self._results, results, strict=True)):
-            carried = self._carried(cut, dims) - self._loose(number)
+            carried = self._carried(cut, dims)
             known = carried if stated is ZERO else carried & stated.carried
-            for axis in known - stated.dirty:
-                removed = _Cut({axis: cut.keep[axis]}).removed(dims)
+            zero = known - stated.dirty
+            # Where another axis is dirty, nothing is said of what this one loses.
+            unknown = _Cut({a: keep for a, keep in cut.keep.items() if a in carried - zero})
+            for axis in zero - self._loose(number):
+                removed = _Cut({axis: cut.keep[axis]}).removed(dims) & ~unknown.removed(dims)
                 if result[removed].count_nonzero():
                     raise _Wrong("the flow says that the result is zero there, and it is not")
 
@@ -420,7 +438,8 @@ class _Trials:
     def _rewritten(self, args: Any, kwargs: Any, cut: _Cut) -> tuple[Any, Any]:
         """The arguments with the numbers that the rule says to be sizes."""
         assert self.rule.signature is not None
-        bound = self.rule.signature.bind(self.operator, *args, **kwargs)
+        names = list(self.rule.signature.parameters)[1:]
+        args, kwargs = list(args), dict(kwargs)
         for number in self.operator.numbers:
             value = written(self.node, number, self.operator.arguments)
             if value is None:
@@ -428,16 +447,17 @@ class _Trials:
             dim = self.operator.algebra.resolve(number.dim)
             sign = -1 if number.negative else 1
             if value != sign * dim.size:
-                raise _Wrong(
-                    f"{number.argument} is {value}, and the rule takes it for a size of {dim.size}"
-                )
+                raise _Wrong(f"{number.argument} is {value}, for the rule a size of {dim.size}")
+            place, holder = names.index(number.argument), args
+            if place >= len(args):
+                place, holder = number.argument, kwargs
             new = sign * kept_size(dim, cut.keep)
             if number.position is not None:
-                items = list(bound.arguments[number.argument])
+                items = list(holder[place])
                 items[number.position] = new
                 new = items
-            bound.arguments[number.argument] = new
-        return bound.args[1:], bound.kwargs
+            holder[place] = new
+        return args, kwargs
 
 
 def _half(axis: Leaf) -> Positions:

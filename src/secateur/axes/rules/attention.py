@@ -28,7 +28,10 @@ def attend(
     features = op.unify(query[-1], key[-1])
     op.sum_over(features, query, key)
     if scale is None:
-        op.rescales.append(Rescale(query.id, query[-1], -0.5))
+        # A tensor that is both query and key is multiplied with itself.
+        op.rescales.append(Rescale(query.id, query[-1], -0.25 if query.id == key.id else -0.5))
+        if query.id == value.id:
+            op.inexact(features, "queries are values too, and cannot be scaled by another width")
     op.pin(op.unify(key[-2], value[-2]), "its positions compete (softmax over the keys)")
     lead = [query[:-2], *(_shared_heads(op, query, tensor) for tensor in (key, value))]
     result = [*op.broadcast(*lead), query[-2], value[-1]]
@@ -83,6 +86,7 @@ def flash_attention(
     is_causal: bool = False, return_debug_mask: bool = False, *, attn_mask: Operand | None = None,
     scale: float | None = None,
 ) -> Any:  # fmt: skip
+    op.algebra.balance([query[-1], value[-1]])  # the kernel knows one width only
     return _with_bookkeeping(op, attend(op, query, key, value, attn_mask, scale), key)
 
 
@@ -104,8 +108,8 @@ def biased_attention(
 def masked_softmax(
     op: Operator, self: Operand, mask: Operand, dim: int | None = None, mask_type: int | None = None
 ) -> Any:
-    op.pin([self[-1 if dim is None else dim], *mask], "its positions compete (softmax)")
-    return list(self)
+    op.pin(self[-1 if dim is None else dim], "its positions compete (softmax)")
+    return op.broadcast(self, mask)
 
 
 FUSED = "the fused kernel wants it to be as wide as the embedding"

@@ -20,7 +20,7 @@ from .._table import aten, register_rule
         "atan", "atanh", "erf", "erfinv", "expm1", "log1p", "special_i1", "special_i1e",
         "special_bessel_j1", "neg", "abs", "sgn", "sign", "sqrt", "square", "floor", "ceil",
         "round", "trunc", "frac", "nan_to_num", "deg2rad", "rad2deg", "real", "imag", "angle",
-        "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
+        "dropout", "feature_dropout",
         # Copies, and views that differ in nothing but the type or place of their values.
         "clone", "detach", "detach_copy", "alias", "alias_copy", "contiguous", "lift", "lift_fresh",
         "lift_fresh_copy", "resolve_conj", "resolve_neg", "_conj", "_conj_copy", "_conj_physical",
@@ -45,8 +45,17 @@ def zero_at_zero(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
     ),
     flow=loses,
 )  # fmt: skip
-def unary(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
-    return list(self)
+def unary(op: Operator, self: Any, *args: Any, **kwargs: Any) -> Any:
+    return op.broadcast(*operands_in((self, *args)))
+
+
+def _drops(flow: Flow) -> Signal:
+    return loses(flow) if flow.arguments["train"] else keeps(flow)
+
+
+@register_rule(*aten("alpha_dropout", "feature_alpha_dropout"), flow=_drops)
+def alpha_dropout(op: Operator, input: Operand, p: float, train: bool) -> Any:
+    return list(input)
 
 
 @register_rule(*aten("fill"), flow=adds("value"))
@@ -64,13 +73,22 @@ def type_as(op: Operator, self: Operand, other: Operand) -> Any:
     return list(self)
 
 
-@register_rule(*aten("native_dropout", "log_sigmoid_forward", "frexp"), flow=adds("input"))
-def with_a_companion(op: Operator, input: Operand, *args: Any, **kwargs: Any) -> Any:
-    # The second result (mask, buffer, exponent) is not zero where the operand is.
-    for dim in input if len(op.shapes[1]) == len(input) else ():
+def _with_companion(op: Operator, input: Operand) -> Any:
+    """A mask, a buffer, an exponent: not zero where the operand is."""
+    for dim in input if op.shapes[1] == op.shapes[0] else ():
         op.inexact_if_used(1, dim, "zeros are something else in the second result")
     same = op.shapes[1] == op.shapes[0]
     return [list(input), list(input) if same else [op.fixed(n, "unused") for n in op.shapes[1]]]
+
+
+@register_rule(*aten("native_dropout", "frexp"), flow=adds("input"))
+def native_dropout(op: Operator, input: Operand, *args: Any) -> Any:
+    return _with_companion(op, input)
+
+
+@register_rule(*aten("log_sigmoid_forward"), flow=loses)
+def log_sigmoid_forward(op: Operator, self: Operand) -> Any:
+    return _with_companion(op, self)
 
 
 def _clamps(flow: Flow) -> Signal:

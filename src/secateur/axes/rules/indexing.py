@@ -165,7 +165,7 @@ def index_fill(op: Operator, self: Operand, dim: int, index: Operand, value: Any
 def searchsorted(op: Operator, sorted_sequence: Operand, self: Any, **kwargs: Any) -> Any:
     op.pin(sorted_sequence[-1], "values are looked up in it")
     for sorter in operands_in(kwargs.values()):
-        op.pin(sorter, "values are looked up in it")
+        op.broadcast(sorted_sequence, sorter)
     if not isinstance(self, Operand):
         return []
     for own, other in zip(sorted_sequence[:-1], self, strict=False):

@@ -109,7 +109,9 @@ def _sliced(op: Operator, dim: Any, start: int | None, end: int | None, step: in
     """What is before, inside and after a slice of ``dim``, with the numbers that say so."""
     size = dim.size
     first, last, _ = slice(start, end, step).indices(size)
-    last = max(first, last)
+    if last < first:
+        op.pin(dim, "nothing of it is taken, by numbers that contradict each other")
+        return [dim, op.new(0), op.new(0)]
     before, middle, after = op.cut(dim, [first, last - first, size - last])
     if start and -size <= start <= size:
         whole = op.concat([middle, after])

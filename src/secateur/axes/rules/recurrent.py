@@ -15,12 +15,12 @@ STEPS = "steps and batch of a recurrent layer"
 
 def _state_stays_zero(flow: Flow) -> Signal:
     # With zero weights and biases a gate lets nothing in: a state that starts at zero stays there.
-    inputs = ("input", "batch_sizes")
-    others = operands_in(value for name, value in flow.arguments.items() if name not in inputs)
-    signals = [flow.signal_of(operand.id) for operand in others]
-    return Signal(
-        NONE.union(*(s.carried for s in signals)), NONE.union(*(s.dirty for s in signals))
-    )
+    params = ("params", "w_ih", "w_hh", "b_ih", "b_hh")
+    weights = [flow.signal_of(o.id) for o in operands_in(map(flow.arguments.get, params))]
+    states = [flow.signal_of(o.id) for o in operands_in([flow.arguments["hx"]])]
+    carried = NONE.union(*(s.carried for s in (*weights, *states)))
+    dirty = NONE.union(*(s.dirty for s in (*weights, *states)))
+    return Signal(carried, dirty | (carried - NONE.union(*(s.carried for s in weights))))
 
 
 def _cell(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._flow import Flow, Signal, adds, keeps
+from .._flow import Flow, Signal, add, adds, keeps
 from .._operator import Operand, Operator
 from .._table import aten, register_rule
 
@@ -61,7 +61,7 @@ def permute(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [self[dim] for dim in dims]
 
 
-@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims"), flow=keeps)
+@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps)
 def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     dims = list(self)
     if dims:
@@ -69,7 +69,7 @@ def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     return dims
 
 
-@register_rule(*aten("t", "t_copy", "numpy_T"), flow=keeps)
+@register_rule(*aten("t", "t_copy", "numpy_T", in_place=False), flow=keeps)
 def reversed_dims(op: Operator, self: Operand) -> Any:
     return self[::-1]
 
@@ -89,14 +89,14 @@ def movedim(op: Operator, self: Operand, source: Any, destination: Any) -> Any:
     return [places[i] if i in places else next(others) for i in range(len(self))]
 
 
-@register_rule(*aten("squeeze", "squeeze_copy"), flow=keeps)
+@register_rule(*aten("squeeze", "squeeze_copy", in_place=False), flow=keeps)
 def squeeze(op: Operator, self: Operand, dim: Any = None) -> Any:
     dims = range(len(self)) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {d % len(self) for d in dims if len(self) and self[d].size == 1}
     return [d for i, d in enumerate(self) if i not in gone]
 
 
-@register_rule(*aten("unsqueeze", "unsqueeze_copy"), flow=keeps)
+@register_rule(*aten("unsqueeze", "unsqueeze_copy", in_place=False), flow=keeps)
 def unsqueeze(op: Operator, self: Operand, dim: int) -> Any:
     dims = list(self)
     dims.insert(dim % (len(dims) + 1), op.new(1))
@@ -116,7 +116,7 @@ def expand_as(op: Operator, self: Operand, other: Operand) -> Any:
     return op.broadcast(self, other)
 
 
-@register_rule(*aten("broadcast_tensors"), flow=keeps)
+@register_rule(*aten("broadcast_tensors"), flow=lambda flow: add(*flow.tensors()))
 def broadcast_tensors(op: Operator, tensors: Sequence[Operand]) -> Any:
     return [op.broadcast(*tensors)] * len(tensors)
 
@@ -305,7 +305,7 @@ def pad_by_copies(op: Operator, self: Operand, padding: Sequence[int]) -> Any:
     return pad(op, self, padding, mode="by copies")
 
 
-@register_rule(*aten("as_strided", "as_strided_copy"), flow=keeps)
+@register_rule(*aten("as_strided", "as_strided_copy", in_place=False), flow=keeps)
 def as_strided(op: Operator, self: Operand, size: Sequence[int], *args: Any) -> Any:
     if op.shape == self.shape:
         op.pin(self, "it is viewed with strides of its own")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...axes import has_rule
-from .._calls import Call, calls_of
+from .._calls import Call, calls_of, copied
 from . import (
     attention,
     convolution,
@@ -48,21 +48,27 @@ def sample_calls() -> dict[Any, list[Call]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of beta and deprecated operators
                 found = calls_of(code)
+                found += [variant for call in found for variant in _in_place(call)]
             for call in found:
-                for variant in (call, *_in_place(call)):
-                    key = f"{variant.op} {_summary((variant.args, variant.kwargs))}"
-                    if key not in seen:
-                        seen.add(key)
-                        calls[variant.op].append(variant)
+                key = f"{call.op} {_summary((call.args, call.kwargs))}"
+                if key not in seen:
+                    seen.add(key)
+                    calls[call.op].append(call)
     return dict(calls)
 
 
 def _in_place(call: Call) -> Iterator[Call]:
-    """The same call of the variant that writes into its first operand."""
+    """The same call of the variant that writes into its first operand, if it can be made."""
     packet = getattr(torch.ops.aten, f"{call.op.overloadpacket.__name__}_", None)
     overload = getattr(packet, call.op._overloadname, None)
-    if overload is not None and has_rule(overload) and call.args:
-        yield Call(overload, call.args, call.kwargs)
+    if overload is None or not has_rule(overload):
+        return
+    args, kwargs = copied(call.args, call.kwargs)
+    try:
+        overload(*args, **kwargs)
+    except RuntimeError:  # the result has another shape or type than the operand
+        return
+    yield Call(overload, call.args, call.kwargs)
 
 
 def _summary(tree: Any) -> str:

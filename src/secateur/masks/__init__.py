@@ -1,0 +1,31 @@
+"""Masks: read and checked, followed through the graph as constants, turned into labels to remove."""
+
+from ._addresses import Addresses as Addresses
+from ._constants import Constants as Constants
+from ._constants import Forward as Forward
+from ._constants import follow_constants as follow_constants
+from ._exits import Block as Block
+from ._exits import Exit as Exit
+from ._exits import FixedExit as FixedExit
+from ._exits import ReadingExit as ReadingExit
+from ._exits import Terms as Terms
+from ._exits import Why as Why
+from ._exits import find_exits as find_exits
+from ._known import EXACTLY as EXACTLY
+from ._known import NEARLY as NEARLY
+from ._known import UNKNOWN as UNKNOWN
+from ._known import Known as Known
+from ._reading import BiasPlace as BiasPlace
+from ._reading import Reading as Reading
+from ._removal import Removal as Removal
+from ._removal import idle_labels as idle_labels
+from ._removal import removable as removable
+from ._sources import prune_masks as prune_masks
+from ._sources import pruned_parameters as pruned_parameters
+from ._sources import read_masks as read_masks
+from ._sources import zero_masks as zero_masks
+from ._targets import ActivationMask as ActivationMask
+from ._targets import MaskDict as MaskDict
+from ._targets import Masks as Masks
+from ._targets import check_masks as check_masks
+from ._transfer import Step as Step

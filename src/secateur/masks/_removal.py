@@ -1,0 +1,101 @@
+"""Which labels can be removed: the largest set that is closed under what exits demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..axes import Leaf, Structure
+from ._exits import Block, Exit, Terms, Why
+
+
+@dataclass
+class Removal:
+    """Labels to remove, and for every other label what keeps it.
+
+    Attributes:
+        removed: for each axis that may be shortened, a boolean for each of its labels.
+        kept_by: every demand, in the order that they were met.
+    """
+
+    removed: dict[Leaf, Tensor]
+    kept_by: list[Block] = field(default_factory=list)
+
+    def keep(self, block: Block) -> bool:
+        """Heed one demand; whether that changed anything."""
+        vector = self.removed.get(block.axis)
+        if vector is None or not bool((vector & block.labels).any()):
+            return False
+        news = vector & block.labels
+        self.removed[block.axis] = vector & ~block.labels
+        self.kept_by.append(Block(block.axis, news, block.why, block.node, block.text))
+        return True
+
+    def close(self, exits: Sequence[Exit], terms: Terms) -> None:
+        """Give back labels until all exits agree."""
+        changed = True
+        while changed:
+            changed = False
+            for exit_ in reversed(exits):  # backward, so that most of it is done in one round
+                for block in list(exit_.blocks(self.removed, terms)):
+                    changed |= self.keep(block)
+
+    def leave_one(self) -> bool:
+        """Give back one label of every axis that would be empty; whether there was any."""
+        changed = False
+        for axis, vector in list(self.removed.items()):
+            if axis.size and bool(vector.all()):
+                first = torch.zeros(axis.size, dtype=torch.bool)
+                first[0] = True
+                changed |= self.keep(Block(axis, first, Why.LAST))
+        return changed
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is removed."""
+        return any(bool(vector.any()) for vector in self.removed.values())
+
+    def positions(self) -> dict[Leaf, set[int]]:
+        """Removed labels as sets of positions, only axes that lose any."""
+        return {
+            axis: set(torch.nonzero(vector).flatten().tolist())
+            for axis, vector in self.removed.items()
+            if bool(vector.any())
+        }
+
+
+def removable(
+    structure: Structure,
+    exits: Sequence[Exit],
+    terms: Terms,
+    idle: Mapping[Leaf, Tensor] | None = None,
+    demands: Iterable[Block] = (),
+) -> Removal:
+    """The largest set of labels that can be removed together.
+
+    Args:
+        structure: whose groups may lose labels.
+        exits: what all operators demand.
+        terms: whether to accept what is not exact.
+        idle: labels that no mask has anything to do with: they stay.
+        demands: labels that have to stay for other reasons.
+    """
+    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    for axis, labels in (idle or {}).items():
+        removal.keep(Block(axis, labels, Why.IDLE))
+    for block in demands:
+        removal.keep(block)
+    removal.close(exits, terms)
+    while removal.leave_one():
+        removal.close(exits, terms)
+    return removal
+
+
+def idle_labels(structure: Structure, exits: Sequence[Exit]) -> dict[Leaf, Tensor]:
+    """Labels that could be removed without any mask, such as those of a layer that nothing reads."""
+    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    removal.close(exits, Terms(exact=True))
+    return removal.removed
