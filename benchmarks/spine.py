@@ -4,7 +4,7 @@
     python benchmarks/spine.py --only torchvision/resnet50 --table docs/benchmarks-spine.md
 
 For each model: half of every group removed, the relative error with the exact groups cut, the share
-of parameters in reach; the time of capture, algebra and groups against what is allowed (two forwards
+of parameters in reach; the CPU time of capture, algebra and groups against what is allowed (two forwards
 and 0.3 ms an operator); and the peak memory of ``prune(inplace=True, verify=False)`` beyond the
 model, against what is allowed (one forward's activations and the largest group's tensors).
 
@@ -75,9 +75,9 @@ def _half(groups: Iterable[Any]) -> list[Any]:
 
 
 def _timed(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _median(values: Iterable[float]) -> float:

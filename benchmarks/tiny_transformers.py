@@ -60,25 +60,40 @@ _CLIP_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 
 _CLIP_VISION = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
                 "image_size": 32, "patch_size": 8, "projection_dim": 32}  # fmt: skip
 _FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "audio-spectrogram-transformer": {"patch_size": 4, "max_length": 32, "frequency_stride": 4, "time_stride": 4},
     "bart": {"forced_eos_token_id": None},
     "clip": {"text_config": _CLIP_TEXT, "vision_config": _CLIP_VISION},
+    "codegen": {"rotary_dim": 8},
     "convnext": _STAGES | {"image_size": 64},
     "convnextv2": _STAGES | {"image_size": 64},
     "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
+    "deepseek_v3": {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "q_lora_rank": 32, "kv_lora_rank": 32,
+                    "head_dim": 8, "num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
     "efficientnet": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2},
     "fnet": {"intermediate_size": 128, "tpu_short_seq_length": LENGTH},
+    "gptj": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "levit": {"image_size": 64, "patch_size": 16, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4],
+              "depths": [1, 1, 1], "key_dim": [8, 8, 8],
+              "down_ops": [["Subsample", 8, 4, 4, 2, 2], ["Subsample", 8, 6, 4, 2, 2]]},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 16},
     "marian": {"decoder_vocab_size": VOCABULARY},
     "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32,
                    "num_feedforward_networks": 2},
     "mobilenet_v2": {"image_size": 64},
+    "mobilevitv2": {"image_size": 256, "patch_size": 2},
     "electra": {"embedding_size": 32},
     "regnet": {"embedding_size": 32, "hidden_sizes": [16, 24, 32, 64], "depths": [1, 2, 1, 1], "groups_width": 8},
     "resnet": {"embedding_size": 32, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 2, 1, 1], "image_size": 64},
+    "speech_to_text": {"input_feat_per_channel": 16, "conv_channels": 32},
     "squeezebert": {"embedding_size": 64},
     "swin": {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4, "patch_size": 4, "image_size": 32},
+    "swinv2": {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4, "patch_size": 4, "image_size": 32},
     "t5": {"d_kv": 16},
+    "timesformer": {"num_frames": 4},
+    "videomae": {"num_frames": 4},
+    "vivit": {"num_frames": 4, "tubelet_size": [2, 8, 8]},
     "wav2vec2": _SPEECH,
     "hubert": _SPEECH,
     "wavlm": _SPEECH,
@@ -101,6 +116,9 @@ def build(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     if family == "clip" and not kind:
         kind = "CLIPModel"  # both towers; the head for classification has the vision tower alone
     model_class = getattr(transformers, kind or head_of(family))
+    for part in ("text_config", "vision_config"):  # one tower of two
+        if isinstance(getattr(config, part, None), model_class.config_class):
+            config = getattr(config, part)
     model = model_class(config)
     return model, (), inputs_of(model)
 
@@ -135,17 +153,24 @@ def head_of(family: str) -> str:
 def inputs_of(model: Any) -> dict[str, Any]:
     """Inputs by the names that the model's forward asks for."""
     config, main = model.config, model.main_input_name
+    frames = [config.num_frames] if hasattr(config, "num_frames") else []
     ids = torch.randint(3, VOCABULARY, (2, LENGTH))
     vision = getattr(config, "vision_config", config)
     side = getattr(vision, "image_size", 32)
     side = side if isinstance(side, int) else side[0]
-    inputs: dict[str, torch.Tensor] = {
+    inputs: dict[str, Any] = {
         "input_ids": ids,
-        "pixel_values": torch.randn(2, getattr(vision, "num_channels", 3), side, side),
+        "pixel_values": torch.randn(2, *frames, getattr(vision, "num_channels", 3), side, side),
         "input_values": torch.randn(2, 1600),
         "input_features": torch.randn(2, getattr(config, "num_mel_bins", 80), 32),
     }
+    if config.model_type == "audio-spectrogram-transformer":
+        inputs[main] = torch.randn(2, config.max_length, config.num_mel_bins)
+    elif config.model_type == "speech_to_text":  # time before frequency
+        inputs[main] = torch.randn(2, 32, config.input_feat_per_channel)
     wanted = {main: inputs[main]}
+    if config.model_type in ("jamba", "recurrent_gemma"):
+        wanted["use_cache"] = False  # their caches cannot be made from this config alone
     if hasattr(config, "text_config") and hasattr(config, "vision_config") and "Model" in type(model).__name__:
         wanted = {"input_ids": ids, "pixel_values": inputs["pixel_values"]}
     if config.is_encoder_decoder:

@@ -199,7 +199,7 @@ def run(out: Path, epochs: int, tuning: int, width: int) -> dict[str, dict[str, 
 
     models = dict(zip(STAGES, (model, cut.eval(), small), strict=True))
     with stage("measuring latency on one thread"):
-        latency = secateur.measure_latency(models, (x,), threads=1, runs=50)
+        latency = secateur.measure_latency(models, (x,), threads=1, runs=100)
     return {
         name: {
             "accuracy": accuracy(network, digits),
@@ -221,10 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/digits"), help="where results go")
     parser.add_argument("--epochs", type=int, default=12, help="of training")
-    parser.add_argument("--tuning", type=int, default=4, help="epochs of fine-tuning")
+    parser.add_argument("--tuning", type=int, default=5, help="epochs of fine-tuning")
     parser.add_argument("--width", type=int, default=64, help="channels of the first layers")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # the same numbers everywhere, also where others are at work
     rows = run(options.out, options.epochs, options.tuning, options.width)
     text = table(rows)
     (options.out / "digits.md").write_text(text + "\n", encoding="utf-8")

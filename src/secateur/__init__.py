@@ -1,6 +1,8 @@
 """Secateur: structured pruning of PyTorch models, proved cut by cut."""
 
 from . import axes as axes
+from . import cost as cost
+from . import criteria as criteria
 from ._errors import CaptureError as CaptureError
 from ._errors import LabelError as LabelError
 from ._errors import MeasurementError as MeasurementError
@@ -21,10 +23,14 @@ from .axes import Group as Group
 from .axes import Label as Label
 from .axes import register_rule as register_rule
 from .cost import measure_latency as measure_latency
+from .criteria import FisherCriterion as FisherCriterion
+from .criteria import LossAwareCriterion as LossAwareCriterion
 from .persistence import load as load
 from .persistence import save as save
 from .report import PruneReport as PruneReport
 from .selectors import UniformLabelSelector as UniformLabelSelector
+from .speedups import SpeedupReport as SpeedupReport
+from .speedups import speedup as speedup
 from .verification import verify as verify
 
 __version__ = "0.1.0"

@@ -13,7 +13,6 @@ from ._errors import LabelError
 from ._snapshot import LeafModules, Settings, Snapshot
 from .axes import Group, Label, Pin, reach
 from .capture import unwrap
-from .criteria import magnitude_scores
 from .report import PruneReport, Table
 from .surgery import masked_model, removed_positions
 
@@ -76,6 +75,11 @@ class PruningIR:
         """The model itself (without a ``DataParallel`` or ``torch.compile`` around it)."""
         return self._model
 
+    @property
+    def snapshot_names(self) -> list[str]:
+        """Names of all snapshots, in the order that they were created."""
+        return list(self._snapshots)
+
     def create_snapshot(
         self, name: str = "main", args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Snapshot:
@@ -137,8 +141,7 @@ class PruningIR:
 
     def scores(self, name: str = "main") -> dict[str, torch.Tensor]:
         """The scores of a snapshot: what a criterion collected, or else group magnitude (L2)."""
-        snapshot = self.snapshot(name)
-        return snapshot.scores or magnitude_scores(snapshot.structure, self._model)
+        return self.snapshot(name).current_scores()
 
     def masked(self, name: str = "main", *, labels: Iterable[Label]) -> nn.Module:
         """The original architecture with everything that ``labels`` touch set to zero.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import nn
 from ._errors import CaptureError, LabelError
 from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule, state_exactness
 from .capture import Detail, Graph, record
+from .cost import mac_savings
+from .criteria import magnitude_scores
 from .surgery import Followed, Following, follow, unfoldable
 
 LeafModules = Iterable[str | type | nn.Module]
@@ -120,6 +122,18 @@ class Snapshot:
         """The model's code, ready to be replayed."""
         _ = self.structure
         return self.__dict__["code"]
+
+    def current_scores(self) -> dict[str, torch.Tensor]:
+        """What a criterion collected, or else group magnitude (L2)."""
+        return self.scores or magnitude_scores(self.structure, self.model)
+
+    def savings(self) -> dict[str, float]:
+        """For each group: the multiply-accumulates that taking off one label saves."""
+        return mac_savings(self.structure)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was recorded can be recorded again, and holds the code of whoever called it.
+        return {f.name: self.__dict__[f.name] for f in fields(self)}
 
     def _user_pins(self, structure: Structure) -> list[tuple[Dim, str, Any]]:
         pins: list[tuple[Dim, str, Any]] = []

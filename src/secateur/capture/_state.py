@@ -21,14 +21,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     before = [_shallow_state(module) for module in modules]
     fastpath = torch.backends.mha.get_fastpath_enabled()
+    # Autocast would keep casts of weights that were made here, without gradients, for later use.
+    cache = torch.is_autocast_cache_enabled()
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         try:
             for module in modules:
                 module.training = False  # train(False) may be overridden by the user
             torch.backends.mha.set_fastpath_enabled(False)
+            torch.set_autocast_cache_enabled(False)
             yield
         finally:
+            torch.set_autocast_cache_enabled(cache)
             torch.backends.mha.set_fastpath_enabled(fastpath)
             for module, state in zip(modules, before, strict=True):
                 _restore(module, state)

@@ -67,8 +67,8 @@ class ScoreCollector(ABC):
         """Prepare; whatever ``stack`` is given is undone when the context ends."""
 
     @abstractmethod
-    def _finish_batch(self, examples: int) -> None:
-        """Take in what one batch gave."""
+    def _finish_batch(self, examples: int) -> bool:
+        """Take in what one batch gave; whether it counts."""
 
     @abstractmethod
     def _sums(self) -> dict[str, torch.Tensor]:
@@ -130,9 +130,9 @@ class ScoreCollector(ABC):
     def _close_batch(self) -> None:
         if self._open_batch:
             examples, self._open_batch = self._open_batch, 0
-            self._finish_batch(examples)
-            self.batches += 1
-            self.examples += examples
+            if self._finish_batch(examples):
+                self.batches += 1
+                self.examples += examples
 
     def _end(self) -> None:
         failure: ScoreError | None = None

@@ -9,8 +9,8 @@ from torch import nn
 from .._errors import LabelError
 from ..axes import Structure, labels_at
 from ..capture import Source, owned_tensors
+from ._normalize import Scores
 
-Scores = dict[str, torch.Tensor]
 
 
 def magnitude_scores(structure: Structure, model: nn.Module) -> Scores:

@@ -27,5 +27,6 @@ from ._sources import zero_masks as zero_masks
 from ._targets import ActivationMask as ActivationMask
 from ._targets import MaskDict as MaskDict
 from ._targets import Masks as Masks
+from ._targets import canonical_names as canonical_names
 from ._targets import check_masks as check_masks
 from ._transfer import Step as Step

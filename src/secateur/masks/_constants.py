@@ -142,11 +142,11 @@ class Forward:
 def follow_constants(
     analysis: Analysis, model: nn.Module, masks: Masks, updates: Mapping[int, Update] | None = None
 ) -> Constants:
-    """What is known of every tensor of ``analysis`` when the masked parameters of ``model`` are zero.
+    """What is known of every tensor of ``analysis`` under masks on the parameters of ``model``.
 
     Args:
         analysis: the analysed graph of the model.
-        model: the model, with its masks multiplied into the parameters.
+        model: the model, whose parameters need not be masked yet.
         masks: by the path of a parameter, True where it is kept. A zero is only taken for one
             where a mask put it: a parameter that happens to be zero may be trained.
         updates: by the index of a node, a function to use instead of the operator's own transfer.

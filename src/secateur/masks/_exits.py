@@ -34,6 +34,7 @@ class Why(Enum):
     DISAGREES = "it is another constant in every call of a shared layer"
     LAST = "a layer cannot be empty"
     BALANCE = "the model's code wants parts of equal size"
+    CODE = "the model's code does not follow"
     IDLE = "no mask has anything to do with it"
 
 
@@ -70,13 +71,18 @@ class ReadingExit:
 
     def __init__(self, reading: Reading, addresses: Addresses) -> None:
         self.reading = reading
-        self._addresses = addresses
+        self.addresses = addresses
 
     def alive(self, removed: Vectors) -> Tensor:
         """Rows (groups, rows) that are not removed."""
         dim, part = self.reading.rows
-        gone = self._addresses.positions(dim, removed)[part]
+        gone = self.addresses.positions(dim, removed)[part]
         return ~gone.reshape(self.reading.weights.shape[:2])
+
+    def removed_columns(self, removed: Vectors) -> Tensor:
+        """Columns (groups, columns) that are removed."""
+        gone = self.addresses.positions(self.reading.columns, removed)
+        return gone.reshape(self.reading.source.shape)
 
     def used(self, removed: Vectors) -> Tensor:
         """Columns (groups, columns) that rows which are not removed read."""
@@ -93,7 +99,7 @@ class ReadingExit:
         cause = Why.NO_BIAS if without else Why.BORDER
         for why, columns in ((Why.ALIVE, stuck & ~constant), (cause, stuck & constant)):
             if bool(columns.any()):
-                for axis, labels in self._addresses.labels(reading.columns, columns.flatten()).items():
+                for axis, labels in self.addresses.labels(reading.columns, columns.flatten()).items():
                     yield Block(axis, labels, why, reading.node)
 
 

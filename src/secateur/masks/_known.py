@@ -25,12 +25,13 @@ class Known:
     """Values of a tensor that do not depend on the model's input.
 
     Attributes:
-        value: numbers, float64 on the CPU; of parameters and their views, the parameter itself.
-            Meaningless where unknown; NaN where constant but without a number (``meta`` device).
+        value: numbers, float64 on the CPU; of parameters and their views, the parameter itself as
+            it is without its mask. Meaningless where unknown; NaN where constant but without a
+            number (``meta`` device).
         state: UNKNOWN, NEARLY or EXACTLY, uint8.
-        masked: for parameters and their views, which of their zeros a mask put there. A parameter
-            that merely happens to be zero may be trained to be something else, so nothing is
-            removed on its account. None for everything else: its zeros follow from masks.
+        masked: for parameters and their views, what a mask makes zero. A parameter that merely
+            happens to be zero may be trained to be something else, so nothing is removed on its
+            account. None for everything else: its zeros follow from masks.
     """
 
     value: Tensor
@@ -53,28 +54,24 @@ class Known:
         return spread(masked[0] if masked else (value == 0) & (state == EXACTLY), self.shape)
 
     def numbers(self) -> Known:
-        """The same as float64 on the CPU, ready to be computed with."""
-        value = self.value
+        """The same as float64 on the CPU, masked, ready to be computed with."""
+        value, *masked = compress(self.value, *self.tensors[2:])
         if value.device.type == "meta":
-            unnumbered = torch.full((), torch.nan, dtype=torch.float64)
-            given = self.masked if self.masked is not None else torch.zeros(())
-            value = spread(torch.where(*_with_zero(compress(given)[0], unnumbered)), self.shape)
+            value = torch.full(value.shape, torch.nan, dtype=torch.float64)
         elif value.is_floating_point():
-            (small,) = compress(value)
-            value = spread(small.detach().to("cpu", torch.float64), self.shape)
-        return Known(value, self.state, self.masked)
+            value = value.detach().to("cpu", torch.float64)
+        if masked and bool(masked[0].any()):
+            value = value.masked_fill(masked[0].cpu(), 0)
+        return Known(spread(value, self.shape), self.state, self.masked)
 
     def without_chance(self) -> Known:
         """Parameters that happen to be zero taken for unknown; see ``masked``."""
         if self.masked is None:
             return self
-        value, state, masked = compress(*self.tensors)
-        state = torch.where((value == 0) & ~masked, UNKNOWN, state)
-        return Known(self.value, spread(state.to(torch.uint8), self.shape))
-
-
-def _with_zero(mask: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return mask.bool(), torch.zeros_like(other), other
+        known = self.numbers()
+        value, state, masked = compress(known.value, known.state, self.masked)
+        state = torch.where((value == 0) & ~masked.cpu(), UNKNOWN, state)
+        return Known(known.value, spread(state.to(torch.uint8), self.shape))
 
 
 def unknown(shape: Sequence[int]) -> Known:

@@ -119,7 +119,7 @@ def join(step: Step) -> Results:
 def _plain(known: Known) -> Known:
     # A parameter that happens to be zero is a constant like any other once it is part of a tensor.
     numbers = known.numbers()
-    return Known(numbers.value.double(), numbers.state)
+    return Known(numbers.value.double(), numbers.state.cpu())
 
 
 def _narrowed(tensor: Tensor, dims: Sequence[int]) -> Tensor:

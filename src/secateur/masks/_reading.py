@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..axes import Dim
 from ..capture import Node
-from ._known import EXACTLY, NEARLY, UNKNOWN, Known
+from ._known import EXACTLY, NEARLY, UNKNOWN, Known, compress
 
 _AT_ONCE = 1 << 22
 
@@ -40,30 +41,39 @@ class BiasPlace:
 
 @dataclass(frozen=True)
 class Weights:
-    """A weight in normal form: (groups, rows, columns, taps), made when it is asked for.
+    """A weight that ``arrange`` brings into normal form: (groups, rows, columns, taps).
 
     ``present`` says which weights are not masked: None for all of them, a pair (rows, columns) where
     whole rows and columns are masked and nothing else, or a tensor (groups, rows, columns).
     """
 
     shape: tuple[int, int, int, int]
-    make: Callable[[], Tensor]
+    known: Known
+    arrange: Callable[[Tensor], Tensor]
     present: None | tuple[Tensor, Tensor] | Tensor
     trusted: bool = True
 
     @staticmethod
     def of(known: Known, arrange: Callable[[Tensor], Tensor]) -> Weights:
         """Of a tensor that ``arrange`` brings into normal form."""
+        shape: Any = tuple(arrange(known.value).shape)
         if bool((known.state != EXACTLY).any()):
-            value = arrange(known.value)
-            return Weights(tuple(value.shape), lambda: value, None, trusted=False)  # type: ignore[arg-type]
-        shape = tuple(arrange(known.value).shape)
+            return Weights(shape, known, arrange, None, trusted=False)
         gone = known.zeros()
-        if all(n == 1 or s == 0 for n, s in zip(gone.shape, gone.stride(), strict=True)):
-            present = None if not bool(gone.reshape(-1)[:1].any()) else _pattern(~arrange(gone))
-        else:
-            present = _pattern(~arrange(gone))
-        return Weights(shape, lambda: arrange(known.value), present)  # type: ignore[arg-type]
+        (narrow,) = compress(gone)
+        if narrow.numel() == 1 and not bool(narrow.any()):
+            return Weights(shape, known, arrange, None)
+        return Weights(shape, known, arrange, _pattern(~arrange(gone)))
+
+    def columns(self, which: Tensor) -> Tensor:
+        """The weights of some columns, masked, as float64 on the CPU; NaN where there are no numbers."""
+        parts = []
+        for tensor in (self.known.value, *self.known.tensors[2:]):
+            parts.append(self.arrange(tensor.detach()).index_select(2, which.to(tensor.device)))
+        if parts[0].device.type == "meta":
+            parts[0] = torch.full(parts[0].shape, torch.nan)
+        value = parts[0].to("cpu", torch.float64)
+        return value.masked_fill(parts[1].cpu(), 0) if len(parts) > 1 else value
 
     def rows_with(self, columns: Tensor) -> Tensor:
         """Rows (groups, rows) that have a weight in one of ``columns`` (groups, columns)."""
@@ -133,13 +143,10 @@ class Reading:
         used = torch.nonzero((picked != 0).any(0)).flatten()
         if not len(used):
             return total
-        weight = self.weights.make().detach()
-        if weight.device.type == "meta":
-            return total + torch.nan
-        many = max(1, _AT_ONCE // max(1, weight[:, :, :1].numel()))
+        rows, _, taps = self.weights.shape[1:]
+        many = max(1, _AT_ONCE // max(1, self.weights.shape[0] * rows * taps))
         for some in used.split(many):  # a slice at a time: large layers are not copied whole
-            part = weight.index_select(2, some.to(weight.device)).to("cpu", torch.float64)
-            total += torch.einsum("grct,t,gc->gr", part, self.taps, picked[:, some])
+            total += torch.einsum("grct,t,gc->gr", self.weights.columns(some), self.taps, picked[:, some])
         return total
 
     def result(self) -> Known:

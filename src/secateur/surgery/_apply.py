@@ -42,16 +42,21 @@ ParameterMap = dict[torch.Tensor, Cut]
 
 
 def slice_tensor(tensor: torch.Tensor, positions: tuple[Positions | None, ...]) -> torch.Tensor:
-    """The kept positions of a tensor, in its memory format."""
+    """The kept positions of a tensor, in its memory format; never a view of it."""
     new = tensor.detach()
     for dim, stay in enumerate(positions):
         if stay is not None:
             new = new.index_select(dim, torch.from_numpy(stay).to(new.device))
-    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(
-        memory_format=torch.channels_last
-    ):
-        return new.contiguous(memory_format=torch.channels_last)
-    return new.contiguous()
+    if all(stay is None for stay in positions):
+        new = new.clone()
+    return new.contiguous(memory_format=_memory_format(tensor))
+
+
+def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    if last and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=last):
+        return last
+    return torch.contiguous_format
 
 
 def scale_parts(tensor: torch.Tensor, scales: Scales, power: float = 1) -> torch.Tensor:

@@ -17,11 +17,11 @@ from ._code import (
     Followed,
     Following,
     Shares,
+    alike,
     all_but_attention,
     alternate,
     attention_only,
     explain,
-    half,
     progress,
     trial_cut,
     uneven,
@@ -33,13 +33,13 @@ from ._replay import Mismatch, Replayed
 ROUNDS = 12
 
 
-TRIALS = (half, uneven, alternate, attention_only, all_but_attention)
+TRIALS = (alike, uneven, alternate, attention_only, all_but_attention)
 
 
 def follow(code: Followed) -> Following:
     """Find how the code can follow a cut of every group, and the groups that it cannot follow.
 
-    First all groups are halved, which finds most; the other trials find sizes that the code takes
+    First all groups lose the same share, which finds most; the other trials find sizes that the code takes
     to be equal, and that were so by chance.
     """
     following = Following()

@@ -165,23 +165,31 @@ class Replay(TorchDispatchMode):
         return self._step(func, args, kwargs)
 
     def _step(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if op == _ALIAS and self._upcoming() == _SLICE:
+            # What Python's indexing makes of a range that covers everything.
+            node = self._graph.nodes[self.found.reached]
+            op, args = _SLICE, _whole_slice(node, args[0])
         node = self._next(op)
-        if op == torch.ops.aten.alias.default and node.op == torch.ops.aten.slice.Tensor:
-            # Python indexing makes no slice of a range that covers everything.
-            op, args = node.op, _whole_slice(node, args)
         if node.op != op:
             raise PathChanged(f"{op} was called where {node} was recorded")
         self.found.reached += 1
         self._compare(node, args, kwargs)
         return map_tree(node.result, Ref, lambda ref: self.ghost(self._same.get(ref.id, ref.id)))
 
+    def _upcoming(self) -> Any:
+        nodes = self._graph.nodes
+        return nodes[self.found.reached].op if self.found.reached < len(nodes) else None
+
     def _next(self, op: Any) -> Node:
         nodes = self._graph.nodes
         while self.found.reached < len(nodes) and _skipped(nodes[self.found.reached], op):
-            # Ghosts are contiguous: torch gives them back without dispatching anything.
+            # What torch gives back without dispatching anything: ghosts that are contiguous already,
+            # and a range that covers everything.
             node = nodes[self.found.reached]
             self._same[node.outputs[0]] = self._same.get(node.inputs[0], node.inputs[0])
             self.found.reached += 1
+            if node.op == _SLICE:
+                self._compare(node, _whole_slice(node, self.ghost(node.inputs[0])), {})
         if self.found.reached >= len(nodes):
             raise PathChanged(f"{op} was called after the recorded run's end")
         return nodes[self.found.reached]
@@ -235,14 +243,14 @@ class Replay(TorchDispatchMode):
 
 
 def _skipped(node: Node, op: Any) -> bool:
-    """Whether the recorded node is one that a ghost does not dispatch."""
-    return node.op == torch.ops.aten.contiguous.default and node.op != op
+    """Whether the recorded node is one that torch need not dispatch."""
+    return node.op in (_SLICE, torch.ops.aten.contiguous.default) and node.op != op
 
 
-def _whole_slice(node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of the slice that indexing left out, as the recorded one has them."""
+def _whole_slice(node: Node, ghost: torch.Tensor) -> tuple[Any, ...]:
+    """The arguments of a slice that covers everything, in the form of the recorded one."""
     dim = node.args[1] if len(node.args) > 1 else 0
-    return (args[0], dim, 0, args[0].shape[dim], 1)[: len(node.args)]
+    return (ghost, dim, 0, ghost.shape[dim], 1)[: len(node.args)]
 
 
 def _pairs(
@@ -287,6 +295,7 @@ def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, 
 
 
 _SMALL = 16
+_SLICE, _ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
 _HERE = str(Path(__file__).parent.parent) + "/"
 _PLUMBING = ("_call_impl", "_wrapped_call_impl", "__torch_dispatch__")
 

@@ -60,6 +60,8 @@ def _layers(
             units = _cell(op, gates, source, hidden, weights, biases, inputs)
             op.unify(units, cell)
             if projected:
+                # torch tells a projected stack by its two widths: they must not become equal.
+                op.pin(units, "the units of a recurrent layer with a projection")
                 projection = params[start + each - 1]
                 op.sum_over(op.unify(units, projection[1]), projection)
                 op.unify(hidden, projection[0])

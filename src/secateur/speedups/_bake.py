@@ -1,0 +1,77 @@
+"""Masks made part of a model: parameters zeroed, pruning hooks taken off. All of it can be undone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+
+from ..capture import owned_tensors
+from ..masks import pruned_parameters
+from ..surgery import Undo
+
+
+def bake(model: nn.Module, masks: Mapping[str, Tensor], undo: Undo) -> None:
+    """Set what is masked to zero, in place; ``undo`` keeps only the values that were lost."""
+    owned = {name: tensor for _, name, tensor in owned_tensors(model)}
+    for name, keep in masks.items():
+        parameter = owned[name].detach()
+        gone = ~keep.to(parameter.device) if parameter.device.type != "meta" else None
+        if gone is None or not bool(gone.any()):
+            continue
+        lost = parameter[gone]
+        if bool((lost != 0).any()):
+            parameter.masked_fill_(gone, 0)
+            undo.note(lambda p=parameter, keep=keep, lost=lost: _put_back(p, keep, lost))
+
+
+def _put_back(parameter: Tensor, keep: Tensor, lost: Tensor) -> None:
+    parameter[~keep.to(parameter.device)] = lost
+
+
+@contextlib.contextmanager
+def baked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """The masked model while the body runs, then the model as it was."""
+    undo = Undo()
+    try:
+        bake(model, masks, undo)
+        yield
+    finally:
+        undo.restore()
+
+
+def strip_pruning(model: nn.Module, undo: Undo) -> None:
+    """Take the hooks of ``torch.nn.utils.prune`` off; the parameters keep their unmasked values."""
+    for _, module, name in pruned_parameters(model):
+        before = _state(module)
+        undo.note(lambda module=module, before=before: _restore(module, before))
+        parameters = [
+            (name, parameter) if key == f"{name}_orig" else (key, parameter)
+            for key, parameter in module._parameters.items()
+        ]
+        module._parameters.clear()
+        module._parameters.update(parameters)
+        module._buffers.pop(f"{name}_mask")
+        vars(module).pop(name, None)  # the masked weight of the last forward
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+                del module._forward_pre_hooks[key]
+
+
+def _state(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    return {key: (value, dict(value) if isinstance(value, dict) else None) for key, value in vars(module).items()}
+
+
+def _restore(module: nn.Module, before: dict[str, tuple[Any, Any]]) -> None:
+    own = vars(module)
+    for key in [key for key in own if key not in before]:
+        del own[key]
+    for key, (value, content) in before.items():
+        own[key] = value
+        if content is not None:
+            value.clear()
+            value.update(content)

@@ -1,0 +1,283 @@
+"""One speed-up from masks to verified small model: record, infer, decide, operate, compare."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
+from .._snapshot import Settings, Snapshot
+from ..axes import Leaf, Positions
+from ..cost import count_macs, count_parameters
+from ..masks import (
+    ActivationMask,
+    Block,
+    Constants,
+    Exit,
+    FixedExit,
+    Masks,
+    Removal,
+    Terms,
+    Why,
+    find_exits,
+    follow_constants,
+    idle_labels,
+    removable,
+)
+from ..persistence import note_cut
+from ..surgery import Plan, Replayed, Undo, build_plan, cut_inplace, explain, keep_sets, unfoldable
+from ..verification import Observer, Verification
+from ._activations import leftovers, masking_hooks, refuse_leftovers, to_parameters
+from ._bake import bake, baked
+from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
+from ._report import SpeedupReport
+from ._why import stays
+
+MODES = ("fold", "keep", "raise")
+
+
+@dataclass
+class Decision:
+    """What goes, and what is folded for it."""
+
+    removal: Removal
+    keep: dict[Leaf, Positions]
+    folds: list[Fold]
+    replayed: Replayed
+
+
+@dataclass
+class Engine:
+    """The stages of a speed-up; every one can be run on its own, in this order.
+
+    Nothing of the model changes before :meth:`operate`, and nothing if that fails.
+    """
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    masks: Masks
+    on_inexact: str = "fold"
+    verify: bool = True
+    settings: Settings = field(default_factory=Settings)
+    seconds: dict[str, float] = field(default_factory=dict)
+    hooked: list[ActivationMask] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.on_inexact not in MODES:
+            raise ValueError(f"on_inexact is one of {MODES}, got {self.on_inexact!r}")
+
+    def record(self) -> None:
+        """Run the masked model once and find its axes."""
+        self.hooked = to_parameters(self.masks, self.model)
+        self.snapshot = self.make_snapshot()
+        with baked(self.model, self.masks.parameters), masking_hooks(self.model, self.hooked):
+            try:
+                self.structure = self.snapshot.structure
+            except CaptureError as error:
+                if isinstance(error.__cause__, MaskError):
+                    raise error.__cause__ from None
+                raise
+            self._stated = unfoldable(self.snapshot.code)
+        self.seconds |= self.snapshot.seconds
+
+    def make_snapshot(self) -> Snapshot:
+        """The snapshot that is recorded."""
+        return Snapshot("speedup", self.model, self.args, self.kwargs, self.settings)
+
+    def infer(self) -> None:
+        """Follow constants through the graph."""
+        with self._timed("constants"), masking_hooks(self.model, self.hooked):
+            self.constants = self.follow(self.masks.parameters)
+            self.exits = self.find_exits(self.constants)
+            self.idle = idle_labels(self.structure, self.find_exits(self.follow({})))
+
+    def follow(self, masks: Mapping[str, Tensor]) -> Constants:
+        """What is known of every tensor under some masks."""
+        return follow_constants(self.snapshot.analysis, self.model, masks)
+
+    def find_exits(self, constants: Constants) -> list[Exit]:
+        """Where axes end, and what is asked there."""
+        exits = find_exits(constants)
+        resolve = self.snapshot.analysis.algebra.resolve
+        for dim, reason in self._stated:
+            axes = dict.fromkeys(self.snapshot.analysis.algebra.leaves(resolve(dim)))
+            every = [
+                Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, None, reason) for axis in axes
+            ]
+            exits.append(FixedExit(every, []))
+        return exits
+
+    def decide(self) -> Decision:
+        """Choose the labels to remove and the constants to fold.
+
+        Raises:
+            SurgeryError: with ``on_inexact="raise"``, if something masked could only be removed inexactly.
+        """
+        with self._timed("decide"):
+            decision = self._decide(Terms(exact=self.on_inexact != "fold"))
+            if self.on_inexact == "raise":
+                self._refuse_inexact(decision)
+        self.decision = decision
+        return decision
+
+    def _decide(self, terms: Terms) -> Decision:
+        removal = removable(self.structure, self.exits, terms, self.idle)
+        while True:
+            keep, zeroed = keep_sets(self.structure, removal.positions())
+            demands = [self._of_label(label.group, label.index) for label in zeroed]
+            folds, disagreeing = ([], []) if demands else find_folds(self.exits, removal.removed)
+            demands += disagreements(disagreeing)
+            replayed = Replayed()
+            if not demands and keep:
+                replayed = self.snapshot.code.replay(keep, self.snapshot.following.bindings.values())
+                demands += self._of_code(replayed, keep)
+            if not any([removal.keep(block) for block in demands]):
+                return Decision(removal, keep, folds, replayed)
+            removal.close(self.exits, terms)
+            while removal.leave_one():
+                removal.close(self.exits, terms)
+
+    def _of_label(self, group: str, index: int) -> Block:
+        axis = self.structure.group(group).axis
+        labels = torch.zeros(axis.size, dtype=torch.bool)
+        labels[index] = True
+        return Block(axis, labels, Why.BALANCE)
+
+    def _of_code(self, replayed: Replayed, keep: Mapping[Leaf, Positions]) -> list[Block]:
+        """Axes that the code does not follow to these very sizes: they stay whole."""
+        if replayed.clean:
+            return []
+        analysis = self.snapshot.analysis
+        nodes = [mismatch.node for mismatch in replayed.mismatches[:1]] or analysis.graph.nodes[
+            max(0, replayed.reached - 3) : replayed.reached + 1
+        ]
+        axes = [
+            axis
+            for node in nodes
+            for id_ in (*node.inputs, *node.outputs)
+            for dim in analysis.dims_of(id_)
+            for axis in analysis.algebra.leaves(dim)
+            if axis in keep
+        ]
+        text = explain(replayed)
+        every = [torch.ones(axis.size, dtype=torch.bool) for axis in (axes or keep)]
+        return [Block(a, v, Why.CODE, None, text) for a, v in zip(axes or keep, every, strict=True)]
+
+    def _refuse_inexact(self, decision: Decision) -> None:
+        more = removable(self.structure, self.exits, Terms(exact=False), self.idle).removed
+        names = {group.axis: group.name for group in self.structure.groups}
+        lines = []
+        for block in decision.removal.kept_by:
+            lost = block.labels & more.get(block.axis, torch.zeros_like(block.labels))
+            if block.why in (Why.BORDER, Why.STATISTICS) and bool(lost.any()):
+                where = f" (in {block.node})" if block.node is not None else ""
+                lines.append(f"{names[block.axis]}, {int(lost.sum())} of {len(lost)}: {block.text or block.why.value}{where}")
+        if lines:
+            raise SurgeryError(
+                "these masked positions cannot be removed without changing the outputs a little:\n"
+                + "\n".join(lines[:20])
+                + '\non_inexact="keep" keeps them, "fold" removes them and reports the error. Nothing has been changed.'
+            )
+
+    # -- surgery -----------------------------------------------------------------------------------
+
+    def operate(self) -> SpeedupReport:
+        """Carry the decision out on the model, in place.
+
+        Raises:
+            SurgeryError: if a mask would be lost.
+            VerificationError: if everything is exact and the outputs differ all the same.
+        """
+        undo = Undo()
+        try:
+            return self._operate(undo)
+        except BaseException:
+            undo.restore()
+            raise
+
+    def _operate(self, undo: Undo) -> SpeedupReport:
+        decision, code = self.decision, self.snapshot.following
+        plan = build_plan(self.structure, decision.keep, (), code.bindings.values(), decision.replayed.scales)
+        self.adapt(plan)
+        bake(self.model, self.masks.parameters, undo)
+        observer = Observer([self.snapshot]) if self.verify else None
+        with masking_hooks(self.model, self.hooked) as hooked:
+            with self._timed("reference"):
+                if observer is not None:
+                    observer.reference(self.model)
+            with self._timed("surgery"):
+                add_to_biases(self.model, decision.folds, undo)
+                cut_inplace(self.model, plan, undo)
+                create_biases(self.model, decision.folds, plan, undo)
+                self.replace(undo)
+            refuse_leftovers(leftovers(self.model, hooked))
+        with self._timed("verification"):
+            verification = observer.compare(self.model) if observer is not None else None
+        report = self._report(plan, verification)
+        self._judge(report)
+        note_cut(self.model, plan)
+        return report
+
+    def adapt(self, plan: Plan) -> None:
+        """A place for customisation: change the plan before it is carried out."""
+
+    def replace(self, undo: Undo) -> None:
+        """A place for customisation: replace modules of the model that has been cut."""
+
+    def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
+        analysis, removal = self.snapshot.analysis, self.decision.removal
+        return SpeedupReport(
+            parameters=(count_parameters(analysis), count_parameters(analysis, plan.keep)),
+            macs=(count_macs(analysis), count_macs(analysis, plan.keep)),
+            asked=self.masks.sparsity,
+            plan=plan,
+            folded=[fold.folded() for fold in self.decision.folds],
+            inexact=self._inexact(removal),
+            stays=stays(self.structure, self.constants, self.masks, self.hooked, removal),
+            operators=len(analysis.graph.nodes),
+            verification=verification,
+            seconds=dict(self.seconds),
+        )
+
+    def _inexact(self, removal: Removal) -> list[str]:
+        """What was done that changes the outputs."""
+        names = {group.axis: group.name for group in self.structure.groups}
+        lines = [
+            f"{fold.place.name}: {fold.constants} constants, not exact at the border of the zeros padded before it"
+            for fold in self.decision.folds
+            if not fold.exact
+        ]
+        for exit_ in self.exits:
+            for block in exit_.blocks({}, Terms(exact=True)) if isinstance(exit_, FixedExit) else ():
+                gone = removal.removed.get(block.axis)
+                if block.why is Why.STATISTICS and gone is not None and bool(gone.any()):
+                    lines.append(f"{names[block.axis]}: {int(gone.sum())} removed, and {block.text}")
+        return lines
+
+    def _judge(self, report: SpeedupReport) -> None:
+        verification = report.verification
+        if verification is None or verification.passed or (report.inexact and verification.error == verification.error):
+            return
+        raise VerificationError(
+            f"the small model differs from the masked model by a relative error of {verification.error:.2e} "
+            f"(tolerance {verification.tolerance:.0e}), though every step is exact. The model is as it was. "
+            "This is a defect of Secateur or of a custom rule: please report it with the model."
+        )
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+__all__: Sequence[str] = ("Decision", "Engine")

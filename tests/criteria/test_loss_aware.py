@@ -1,0 +1,437 @@
+"""The collector: gate gradients are right, the user's code runs, nothing is left behind."""
+
+import pickle
+
+import dill
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur import LossAwareCriterion, PruningIR, ScoreError, UniformLabelSelector
+from secateur.criteria import find_gates
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3))
+
+
+def image_net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(8, 10, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 5),
+    )  # fmt: skip
+
+
+def squared(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs.square().mean()
+
+
+class Gate(nn.Module):
+    """Multiplies by one factor a channel: what the formula claims the derivative of."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(size))
+        self.dim = dim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = [1] * x.dim()
+        shape[self.dim] = -1
+        return x * self.factor.view(shape)
+
+
+def collected(model: nn.Module, batches: list[torch.Tensor], **settings: object) -> dict[str, torch.Tensor]:
+    with LossAwareCriterion(PruningIR(model), **settings) as collect:
+        for batch in batches:
+            squared(collect(batch)).backward()
+    return collect.scores
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "readers"),
+    [
+        (mlp, (7, 4), {"0": (2, -1), "2": (4, -1)}),
+        (image_net, (5, 3, 6, 6), {"0": (6, 1), "6": (10, -1)}),
+    ],
+)
+def test_scores_are_squared_derivatives_of_real_gates(build, shape, readers):
+    model = build().eval()
+    batches = [torch.randn(shape) for _ in range(3)]
+    scores = collected(model, batches)
+    assert set(scores) == set(readers)
+    for group, (reader, dim) in readers.items():
+        gate = Gate(len(scores[group]), dim)
+        gated = nn.Sequential(*model[:reader], gate, *model[reader:])
+        expected = torch.zeros(len(scores[group]), dtype=torch.float64)
+        for batch in batches:
+            (grad,) = torch.autograd.grad(squared(gated(batch)), gate.factor)
+            expected += grad.double().square() / len(batches)
+        torch.testing.assert_close(scores[group], expected, rtol=1e-4, atol=1e-12)
+
+
+def test_absolute_spread_is_the_mean_of_absolute_derivatives():
+    model = mlp()
+    batch = torch.randn(6, 4)
+    scores = collected(model, [batch], spread="absolute")
+    square = collected(model, [batch])
+    for name in scores:
+        torch.testing.assert_close(scores[name].square(), square[name])
+
+
+class Residual(nn.Module):
+    """A stream that three layers read and two write, with an embedding that is its own decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 6)
+        self.up, self.down = nn.Linear(6, 9), nn.Linear(9, 6)
+        self.decoder = nn.Linear(6, 11, bias=False)
+        self.decoder.weight = self.embedding.weight
+
+    def forward(self, tokens: torch.Tensor, gate: torch.Tensor | float = 1.0) -> torch.Tensor:
+        x = self.embedding(tokens)
+        x = x + self.down(torch.relu(self.up(x * gate)))
+        return self.decoder(x * gate)
+
+
+def test_a_tied_embedding_is_scored_at_its_reader_alone():
+    model = Residual()
+    tokens = torch.randint(0, 11, (4, 7))
+    ir = PruningIR(model)
+    with LossAwareCriterion(ir) as collect:
+        squared(collect(tokens)).backward()
+    stream = next(group for group in ir.groups() if group.size == 6)
+    assert collect.gates[stream.name].exact
+    gate = torch.ones(6, requires_grad=True)
+    (grad,) = torch.autograd.grad(squared(model(tokens, gate)), gate)
+    torch.testing.assert_close(collect.scores[stream.name], grad.double().square(), rtol=1e-4, atol=0)
+
+
+class Attention(nn.Module):
+    """Fused query, key and value; gates on the queries' features and on what the heads give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.project = nn.Linear(12, 36), nn.Linear(12, 12)
+        self.heads, self.width = 3, 4
+
+    def forward(self, x: torch.Tensor, query_gate=1.0, value_gate=1.0) -> torch.Tensor:
+        shape = (*x.shape[:2], 3, self.heads, self.width)
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        out = nn.functional.scaled_dot_product_attention(q * query_gate, k, v)
+        return self.project((out * value_gate).transpose(1, 2).flatten(2))
+
+
+def test_attention_features_take_the_rows_of_the_queries():
+    model = Attention()
+    x = torch.randn(2, 5, 12)
+    ir = PruningIR(model)
+    with LossAwareCriterion(ir) as collect:
+        squared(collect(x)).backward()
+    heads = next(group for group in ir.groups() if group.size == 3)
+    features = next(group for group in ir.groups() if group.size == 4)
+    gate = torch.ones(4, requires_grad=True)
+    (grad,) = torch.autograd.grad(squared(model(x, gate, gate)), gate)
+    torch.testing.assert_close(collect.scores[features.name], grad.double().square(), rtol=1e-4, atol=0)
+    gate = torch.ones(3, 1, 1, requires_grad=True)
+    (grad,) = torch.autograd.grad(squared(model(x, 1.0, gate)), gate)
+    expected = grad.flatten().double().square()
+    torch.testing.assert_close(collect.scores[heads.name], expected, rtol=1e-4, atol=0)
+
+
+def test_the_module_attention_of_torch_is_covered():
+    model = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    ir = PruningIR(model)
+    structure = ir.create_snapshot("main", args=(torch.randn(2, 5, 16),)).structure
+    gates = find_gates(structure)
+    assert all(gate.exact for gate in gates.values())
+    queries = [str(t) for gate in gates.values() for t in gate.terms if "in_proj" in str(t)]
+    assert queries == ["self_attn.in_proj_weight[0], 16 positions", "self_attn.in_proj_bias[0], 16 positions"]
+
+
+def test_what_cannot_be_told_exactly_is_marked():
+    class Modulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(4, 6), nn.Linear(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.left(x)) @ torch.tanh(self.right(x)).t()
+
+    ir = PruningIR(Modulated())
+    gates = find_gates(ir.create_snapshot("main", args=(torch.randn(3, 4),)).structure)
+    (gate,) = gates.values()
+    assert not gate.exact
+    assert "does not pass a factor on unchanged" in gate.reason
+
+
+# -- the seed's code -----------------------------------------------------------------------------
+
+
+def test_seed_code_runs():
+    model = image_net().eval()
+    train_loader = [(torch.randn(4, 3, 6, 6), torch.randint(0, 5, (4,))) for _ in range(3)]
+
+    def loss_function(model_output, sample):
+        return nn.functional.cross_entropy(model_output, sample[1])
+
+    ir = PruningIR(model)
+
+    with LossAwareCriterion(ir) as score_collector:
+        for sample in train_loader:
+            model_output = score_collector(sample)
+            loss = loss_function(model_output, sample)
+            loss.backward()
+
+    label_selector = UniformLabelSelector(pruning_ratio=0.5)
+    labels = label_selector.select(ir)
+    ir = ir.prune(labels=labels)
+    pruned_model = ir.model
+    assert [m.out_channels for m in pruned_model if isinstance(m, nn.Conv2d)] == [4, 4, 5]
+    assert pruned_model(train_loader[0][0]).shape == (4, 5)
+
+
+def test_select_takes_the_ir_or_a_snapshot():
+    ir = PruningIR(mlp())
+    with LossAwareCriterion(ir, snapshot_name="other") as collect:
+        squared(collect(torch.randn(3, 4))).backward()
+    selector = UniformLabelSelector(0.5)
+    assert ir.snapshot_names == ["other"]
+    assert selector.select(ir.snapshot("other")) == selector.select(ir, "other")
+    assert selector.select(ir, snapshot_name="other") == selector.select(ir, "other")
+
+
+def test_snapshots_keep_scores_of_their_own():
+    ir = PruningIR(mlp())
+    for name, scale in (("main", 1.0), ("large", 10.0)):
+        with LossAwareCriterion(ir, name) as collect:
+            (squared(collect(torch.ones(3, 4))) * scale).backward()
+    small, large = ir.scores("main")["0"], ir.scores("large")["0"]
+    torch.testing.assert_close(small * 100, large)
+
+
+def test_no_labels_give_a_copy():
+    ir = PruningIR(mlp())
+    ir.create_snapshot("main", args=(torch.ones(1, 4),))
+    copy = ir.prune(labels=[])
+    assert copy.model is not ir.model
+    assert all(a is not b for a, b in zip(copy.model.parameters(), ir.model.parameters(), strict=True))
+    torch.testing.assert_close(copy.model(torch.ones(1, 4)), ir.model(torch.ones(1, 4)))
+
+
+def test_labels_of_an_equal_model_pass_only_unchecked():
+    one, two = PruningIR(nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))), PruningIR(mlp())
+    for ir, width in ((one, 2), (two, 4)):
+        ir.create_snapshot("main", args=(torch.ones(1, width),))
+    foreign = UniformLabelSelector(0.5).select(one)
+    with pytest.raises(secateur.LabelError, match="another PruningIR"):
+        two.prune(labels=foreign)
+    assert two.prune(labels=foreign, skip_label_checking=True).model[0].out_features == 6
+
+
+def test_an_ir_survives_torch_save_with_dill(tmp_path):
+    ir = PruningIR(image_net().eval())
+    with LossAwareCriterion(ir) as collect:
+        squared(collect(torch.randn(2, 3, 6, 6))).backward()
+    labels = UniformLabelSelector(0.5).select(ir)
+    torch.save(ir, tmp_path / "ir.pt", pickle_module=dill)
+    back = torch.load(tmp_path / "ir.pt", pickle_module=dill, weights_only=False)
+    assert back.snapshot_names == ["main"]
+    assert UniformLabelSelector(0.5).select(back) == labels
+    x = torch.randn(2, 3, 6, 6)
+    torch.testing.assert_close(back.prune(labels=labels).model(x), ir.prune(labels=labels).model(x))
+    assert pickle.loads(pickle.dumps(ir.snapshot())).scores.keys() == collect.scores.keys()
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.out = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(6, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.left(a) + self.right(b)))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda a, b: (a, b),
+        lambda a, b: [a, b, torch.zeros(2)],
+        lambda a, b: {"b": b, "a": a, "labels": torch.zeros(2)},
+    ],
+    ids=["tuple", "list with labels", "dict with labels"],
+)
+def test_samples_call_the_model_as_models_are_called(wrap):
+    torch.manual_seed(1)
+    model = TwoInputs()
+    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    ir = PruningIR(model)
+    with LossAwareCriterion(ir) as collect:
+        out = collect(wrap(a, b))
+        squared(out).backward()
+    torch.testing.assert_close(out, model(a, b))
+    assert len(ir.groups()) == 1
+
+
+def test_a_function_can_say_what_a_sample_means():
+    ir = PruningIR(mlp())
+    settings = {"sample_to_model_inputs": lambda sample: ((sample["x"],), {})}
+    with LossAwareCriterion(ir, **settings) as collect:
+        squared(collect({"x": torch.ones(2, 4)})).backward()
+    assert collect.batches == 1
+    assert collect.examples == 2
+
+
+# -- ways of training ------------------------------------------------------------------------------
+
+
+def test_unequal_batches_count_by_their_examples():
+    model = mlp()
+    large, small = torch.randn(6, 4), torch.randn(2, 4)
+    both = collected(model, [large, small])["0"]
+    one, two = collected(model, [large])["0"], collected(model, [small])["0"]
+    torch.testing.assert_close(both, (6 * one + 2 * two) / 8)
+
+
+def test_several_losses_of_one_sample_add_up():
+    model, batch = mlp(), torch.randn(5, 4)
+    ir = PruningIR(model)
+    with LossAwareCriterion(ir) as collect:
+        out = collect(batch)
+        (squared(out) / 2).backward(retain_graph=True)
+        (squared(out) / 2).backward()
+    torch.testing.assert_close(collect.scores["0"], collected(model, [batch])["0"])
+
+
+def test_zero_grad_inside_the_loop_changes_nothing():
+    model, batches = mlp(), [torch.randn(5, 4) for _ in range(3)]
+    with LossAwareCriterion(PruningIR(model)) as collect:
+        for batch in batches:
+            squared(collect(batch)).backward()
+            model.zero_grad()
+    torch.testing.assert_close(collect.scores["0"], collected(model, batches)["0"])
+
+
+def test_gradients_flags_and_hooks_come_back():
+    model = Residual()
+    model.down.weight.requires_grad_(False)
+    squared(model(torch.randint(0, 11, (2, 3)))).backward()
+    before = {name: (p.grad, p.requires_grad) for name, p in model.named_parameters()}
+    kept = {name: None if g is None else g.clone() for name, (g, _) in before.items()}
+    with LossAwareCriterion(PruningIR(model)) as collect:
+        squared(collect(torch.randint(0, 11, (2, 3)))).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is before[name][0]
+        assert p.requires_grad == before[name][1]
+        assert p.grad is None or torch.equal(p.grad, kept[name])
+        assert not p._backward_hooks
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_nothing_is_left_when_the_users_code_raises():
+    model = mlp()
+    model[2].weight.requires_grad_(False)
+    with pytest.raises(KeyError), LossAwareCriterion(PruningIR(model)) as collect:
+        squared(collect(torch.ones(1, 4))).backward()
+        raise KeyError
+    assert not model[2].weight.requires_grad
+    assert all(p.grad is None and not p._backward_hooks for p in model.parameters())
+
+
+def test_frozen_parameters_are_scored_like_others():
+    batch = torch.randn(5, 4)
+    model = mlp()
+    free = collected(model, [batch])
+    model.requires_grad_(False)
+    frozen = collected(model, [batch])
+    for name in free:
+        torch.testing.assert_close(free[name], frozen[name])
+
+
+def test_autocast_gives_nearly_the_same():
+    model, batch = mlp(), torch.randn(64, 4)
+    with LossAwareCriterion(PruningIR(model)) as collect:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = squared(collect(batch))
+        loss.backward()
+    torch.testing.assert_close(collect.scores["0"], collected(model, [batch])["0"], rtol=0.2, atol=1e-6)
+
+
+class Scaler:
+    """Scales a loss, as ``torch.amp.GradScaler`` does on a device that has one."""
+
+    def __init__(self, scales: list[float]) -> None:
+        self.scales = iter(scales)
+        self.now = 1.0
+
+    def get_scale(self) -> float:
+        self.now = next(self.scales)
+        return self.now
+
+
+def test_a_scaled_loss_is_scaled_back_and_overflows_are_skipped():
+    model, batch = mlp(), torch.randn(8, 4)
+    scaler = Scaler([128.0, float("inf"), 64.0])
+    with LossAwareCriterion(PruningIR(model), grad_scaler=scaler) as collect:
+        for _ in range(3):
+            out = collect(batch)
+            (squared(out) * scaler.now).backward()
+    assert collect.skipped == 1
+    torch.testing.assert_close(collect.scores["0"], collected(model, [batch])["0"])
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_nan_is_named():
+    with (
+        pytest.raises(ScoreError, match=r"gradient of .*weight\[1\].* is not finite in batch 2"),
+        LossAwareCriterion(PruningIR(mlp())) as collect,
+    ):
+        for value in (1.0, float("nan"), 1.0):
+            (squared(collect(torch.randn(3, 4))) * value).backward()
+
+
+def test_a_group_without_gradient_is_named():
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = mlp(), mlp()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.used(x), self.unused(x)
+
+    ir = PruningIR(TwoHeads())
+    with pytest.raises(ScoreError, match=r"'unused.0', 'unused.2' \(looked for at unused.2.weight\[1\]\)"):
+        with LossAwareCriterion(ir) as collect:
+            squared(collect(torch.ones(2, 4))[0]).backward()
+    assert not ir.snapshot().scores
+
+
+def test_a_loop_without_a_batch_is_said():
+    with pytest.raises(ScoreError, match="LossAwareCriterion got no batch"):
+        with LossAwareCriterion(PruningIR(mlp())):
+            pass
+
+
+def test_a_sample_without_backward_is_said():
+    with pytest.raises(ScoreError, match=r"no gradient reached any group in batch 1: call backward\(\)"):
+        with LossAwareCriterion(PruningIR(mlp())) as collect:
+            collect(torch.ones(2, 4))
+
+
+def test_the_collector_works_only_in_its_context():
+    criterion = LossAwareCriterion(PruningIR(mlp()))
+    with pytest.raises(ScoreError, match=r"with LossAwareCriterion\(ir\) as collect"):
+        criterion(torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("name", ["spread", "normalize"])
+def test_unknown_options_are_refused(name):
+    with pytest.raises(ScoreError, match=f"{name} is one of"):
+        LossAwareCriterion(PruningIR(mlp()), **{name: "sqaure"})
