@@ -89,6 +89,5 @@ NAMED: dict[str, Callable[[], Named]] = {
     ),
 }  # fmt: skip
 
-FAST = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "vit_xsmall_patch16_clip_224",
-        "ghostnet_050", "bert", "gpt2", "llama")  # fmt: skip
-"""A representative of each kind, for the tests that run on every change."""
+SLOW = ("resnet50", "vgg16_bn", "efficientnet_v2_s", "vit_b_16")
+"""Too big for the tests that run on every change; the others represent them there."""

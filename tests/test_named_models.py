@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from named_models import FAST, NAMED, Named
+from named_models import NAMED, SLOW, Named
 from oracle import check_cut, count, outputs, random_labels, randomise, snapshot_of
 from secateur import PruningIR
 
-NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NAMED]
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMED]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -13,7 +13,7 @@ from ._errors import LabelError
 from ._snapshot import LeafModules, Settings, Snapshot
 from .axes import Group, Label, Pin, reach
 from .capture import unwrap
-from .report import PruneReport, Table
+from .report import PruneReport, Table, explain_structure
 from .surgery import masked_model, removed_positions
 
 
@@ -68,6 +68,7 @@ class PruningIR:
             tuple(leaf_modules or ()), soft_tracing, attention, tuple(ignore), _known_output(output)
         )
         self._snapshots: dict[str, Snapshot] = {}
+        self._cut = False
         self.report: PruneReport | None = None
 
     @property
@@ -105,6 +106,11 @@ class PruningIR:
         Raises:
             LabelError: if there is none.
         """
+        if self._cut:
+            raise LabelError(
+                "the model of this PruningIR has been cut in place: go on with the PruningIR that "
+                "prune(inplace=True) returned"
+            )
         if name not in self._snapshots:
             known = ", ".join(map(repr, self._snapshots)) or "none yet"
             raise LabelError(
@@ -134,6 +140,14 @@ class PruningIR:
             ["axis", "size", "why", "operator", "module", "line"],
             lambda p: [p.name, p.size, p.reason, p.operator, p.module, p.site],
         )
+
+    def explain(self, name: str = "main") -> str:
+        """All that stands in the way of a cut, as text.
+
+        Tables of the pinned axes (with the operator, the module and the line of code that decided)
+        and of the inexact groups; for every operator without a rule the skeleton of one.
+        """
+        return explain_structure(self.snapshot(name).structure)
 
     def reach(self, name: str = "main") -> float:
         """Share of all parameter elements that at least one group can take off."""
@@ -196,6 +210,8 @@ class PruningIR:
         )
         for other in self._snapshots.values():
             small.create_snapshot(other.name, other.args, other.kwargs)
+        if inplace:
+            self._cut = True
         small.report = report
         return small
 

@@ -108,7 +108,11 @@ def normalizes(flow: Flow) -> Signal:
     moved = Signal(source.carried, source.carried)
     if flow["weight"] is None:
         return moved
-    return add(multiply(moved, flow["weight"]), flow["bias"]) if flow["bias"] else multiply(moved, flow["weight"])
+    return (
+        add(multiply(moved, flow["weight"]), flow["bias"])
+        if flow["bias"]
+        else multiply(moved, flow["weight"])
+    )
 
 
 ZERO = Signal()

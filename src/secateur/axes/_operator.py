@@ -81,9 +81,9 @@ class Sum:
 class Rescale:
     """An operand that the operator scales by ``size ** power`` of a dimension it measures itself.
 
-    When the dimension shrinks from ``old`` to ``new`` positions, the operand has to be multiplied by
-    ``(old / new) ** power`` for the result to stay what it was: attention divides queries by the root
-    of their width (power -0.5), so a narrower query has to be multiplied by ``(new / old) ** 0.5``.
+    When the dimension shrinks from ``old`` to ``new`` positions, the operand has to be multiplied
+    by ``(old / new) ** power`` for the result to stay what it was: attention divides queries by the
+    root of their width (power -0.5), so a narrower one is multiplied by ``(new / old) ** 0.5``.
     """
 
     operand: int
@@ -136,7 +136,7 @@ class Operator:
     def number(
         self, argument: str, dim: Dim, position: int | None = None, *, negative: bool = False
     ) -> Dim:
-        """The integer in this argument is the size of ``dim`` (or minus it, counted from an end)."""
+        """The integer in this argument is the size of ``dim`` (minus it, counted from an end)."""
         self.numbers.append(Number(argument, position, dim, negative))
         return dim
 
@@ -161,7 +161,7 @@ class Operator:
         self.spared.append((operand.id, dim))
 
     def role(self, dim: Dim, name: str) -> None:
-        """Call the axes of ``dim`` by what they are here: ``heads`` or ``features`` of attention."""
+        """Call the axes of ``dim`` what they are here: ``heads`` or ``features`` of attention."""
         self.roles.append((dim, name))
 
     # -- moves that many rules share ---------------------------------------------------------------

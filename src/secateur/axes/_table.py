@@ -120,8 +120,9 @@ def _register(operator: Any, rule: Rule) -> None:
         if overload in TABLE:
             other = TABLE[overload].function
             raise RuleError(
-                f"{overload} has a rule already: {other.__module__}.{other.__qualname__}. Take it out "
-                "of the table with secateur.axes.unregister_rule(operator) before you register another."
+                f"{overload} has a rule already: {other.__module__}.{other.__qualname__}. "
+                "Take it out of the table with secateur.axes.unregister_rule(operator) before you "
+                "register another."
             )
         TABLE[overload] = rule
 

@@ -104,6 +104,7 @@ def spread(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 def uniform(known: Known, dims: Sequence[int]) -> Known:
     """What holds for all positions of ``dims`` alike; these have size 1 afterwards."""
+    known = known.numbers()
     value, state = compress(known.value, known.state)
     for dim in dims:
         if value.shape[dim] > 1:
@@ -120,5 +121,5 @@ def uniform(known: Known, dims: Sequence[int]) -> Known:
 def along(known: Known, dim: int) -> Known:
     """What is known for each position of ``dim``, whatever the positions of the other dimensions."""
     dim %= len(known.shape)
-    rest = uniform(known, [d for d in range(len(known.shape)) if d != dim]).numbers()
+    rest = uniform(known, [d for d in range(len(known.shape)) if d != dim])
     return Known(rest.value.reshape(-1), rest.state.reshape(-1))

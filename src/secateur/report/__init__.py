@@ -1,5 +1,6 @@
 """Reports: what was done, as values that print as tables."""
 
+from ._explain import explain_structure as explain_structure
 from ._prune import PruneReport as PruneReport
 from ._tables import Table as Table
 from ._tables import render as render

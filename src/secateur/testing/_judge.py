@@ -113,11 +113,13 @@ def judge_call(call: Call) -> list[Verdict]:
     """The verdicts on one call."""
     holder = _Holder(call)
     graph = record(holder, detail=Detail(has_rule))
-    if len(graph.nodes) != 1:
+    analysis = analyse(graph)
+    # Nodes after the first can only be copies that torch makes of a result.
+    node = graph.nodes[0] if graph.nodes else None
+    if node is None or (node.op is not call.op and not isinstance(node.op, ModuleCall)):
         ran = ", ".join(str(node.op) for node in graph.nodes) or "nothing"
         return [Verdict(Kind.OPAQUE, str(call.op), detail=f"no rule: it is recorded as {ran}")]
-    analysis = analyse(graph)
-    node, operator, rule = graph.nodes[0], analysis.operators[0], analysis.rule_of(graph.nodes[0])
+    operator, rule = analysis.operators[0], analysis.rule_of(node)
     if operator is None or rule is None:
         return [Verdict(Kind.OPAQUE, str(node.op), detail=analysis.opaque.get(0, "no rule"))]
     owned = {name: t for name, t in [*holder.named_buffers(), *holder.named_parameters()]}
@@ -165,8 +167,9 @@ class _Cut:
         mask = torch.zeros([dim.size for dim in dims], dtype=torch.bool)
         for position, dim in enumerate(dims):
             if (stays := kept(dim, self.keep)) is not None:
-                gone = np.setdiff1d(np.arange(dim.size), stays)
-                mask.index_fill_(position, torch.from_numpy(gone), True)
+                gone = torch.ones(dim.size, dtype=torch.bool)
+                gone[torch.from_numpy(stays)] = False
+                mask |= gone.view(-1, *(1 for _ in dims[position + 1 :]))
         return mask
 
     def __str__(self) -> str:
@@ -179,7 +182,7 @@ class _Wrong(Exception):
     """The operator denies what the rule states."""
 
 
-class _Untestable(Exception):  # noqa: N818 - likewise
+class _Untestable(Exception):
     """Zeros make the call invalid, or data decides the shape of its result."""
 
 
@@ -367,7 +370,9 @@ class _Trials:
     def _maskable(self, cut: _Cut) -> list[int]:
         """Operands that carry an axis of the cut, and that the masked model has zeros in."""
         leaves = self.operator.algebra.leaves
-        spared = {id_ for id_, dim in self.operator.spared if any(a in cut.keep for a in leaves(dim))}
+        spared = {
+            id_ for id_, dim in self.operator.spared if any(a in cut.keep for a in leaves(dim))
+        }
         return [
             id_ for id_ in self.tensors
             if id_ not in spared and self._carried(cut, self.dims[id_])
@@ -426,13 +431,17 @@ class _Trials:
         kwargs = map_tree(self.node.kwargs, Ref, lambda ref: own[ref.id])
         if cut is not None:
             args, kwargs = self._rewritten(args, kwargs, cut)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if isinstance(self.node.op, ModuleCall):
-                state = kwargs.pop("module")
-                result = torch.func.functional_call(self.module, state, args, kwargs)
-            else:
-                result = self.node.op(*args, **kwargs)
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed queues work for CUDA
+        try:
+            with torch.no_grad():
+                if isinstance(self.node.op, ModuleCall):
+                    state = kwargs.pop("module")
+                    result = torch.func.functional_call(self.module, state, args, kwargs)
+                else:
+                    result = self.node.op(*args, **kwargs)
+        finally:
+            torch.default_generator.set_state(before)
         return [tensor for _, tensor in named_tensors(result)]
 
     def _rewritten(self, args: Any, kwargs: Any, cut: _Cut) -> tuple[Any, Any]:

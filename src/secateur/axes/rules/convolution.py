@@ -37,21 +37,21 @@ def convolve(
     if bias is not None:
         op.unify(made, bias[0])
     op.pin(weight[2:], KERNEL)
-    space = input[channel + 1 :]
-    if not (
-        _point_wise(weight, window) and tuple(d.size for d in space) == op.shape[channel + 1 :]
-    ):
-        op.pin(space, SPACE)
-        space = [op.fixed(size, SPACE) for size in op.shape[channel + 1 :]]
+    space = list(input[channel + 1 :])
+    for place, size in enumerate(op.shape[channel + 1 :]):
+        if not _point_wise(space[place].size, size, weight[2 + place].size, window, place):
+            op.pin(space[place], SPACE)
+            space[place] = op.fixed(size, SPACE)
     return [*input[:channel], made, *space]
 
 
-def _point_wise(weight: Operand, window: Sequence[Any]) -> bool:
+def _point_wise(before: int, after: int, taps: int, window: Sequence[Any], place: int) -> bool:
     """Whether every position of the result comes from the one position of the input."""
-    if not window or any(dim.size != 1 for dim in weight[2:]):
+    if before != after or taps != 1 or not window:
         return False
-    stride, padding = ([n] if isinstance(n, int) else n for n in window)
-    return set(stride) <= {1} and (isinstance(padding, str) or set(padding) <= {0})
+    numbers = (0 if isinstance(n, str) else n for n in window)  # "same" pads a single tap by none
+    stride, padding = (n if isinstance(n, int) else n[place % len(n)] for n in numbers)
+    return stride == 1 and padding == 0
 
 
 @register_rule(*aten("conv1d", "conv2d", "conv3d"), flow=weighs)

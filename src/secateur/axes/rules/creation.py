@@ -71,6 +71,7 @@ def full_like(op: Operator, self: Operand, fill_value: Any, **kwargs: Any) -> An
         "bartlett_window", "kaiser_window", "fft_fftfreq", "fft_rfftfreq", "empty_strided",
         "empty_permuted", "new_empty_strided", "affine_grid_generator",
     ),
+    *aten("normal", in_place=False),
     flow=loses,
 )  # fmt: skip
 def counted(op: Operator, *args: Any, **kwargs: Any) -> Any:

@@ -100,8 +100,10 @@ def tensor_split_at(op: Operator, self: Operand, indices: Sequence[int], dim: in
     for position, index in enumerate(indices):
         if 0 < index < self[dim].size:
             op.number("indices", op.concat(pieces[: position + 1]), position)
+        elif -self[dim].size < index < 0:
+            op.number("indices", op.concat(pieces[position + 1 :]), position, negative=True)
         else:
-            op.pin(self[dim], "it is split at places that are counted from its end, or beyond it")
+            op.pin(self[dim], "it is split at places beyond its ends")
     return results
 
 

@@ -138,11 +138,22 @@ def bilinear(
     return [*op.broadcast(input1[:-1], input2[:-1]), weight[0]]
 
 
+def _aligned(op: Operator, dim: Any, block: int) -> None:
+    """Only whole blocks go: the kernel wants rows of a multiple of 16 bytes."""
+    reason = "rows of a grouped product are a multiple of 16 bytes"
+    if dim.size % block:
+        op.pin(dim, reason)
+    else:
+        op.pin(op.split(dim, dim.size // block, block)[1], reason)
+
+
 @register_rule(*aten("_grouped_mm"), flow=multiplies)
 def grouped_mm(
     op: Operator, self: Operand, mat2: Operand, offs: Operand | None = None,
     bias: Operand | None = None, out_dtype: Any = None,
 ) -> Any:  # fmt: skip
+    for dim in (self[-1], mat2[-1]):
+        _aligned(op, dim, 16 // mat2.dtype.itemsize)
     if offs is None or len(self) == len(mat2) == 3:
         return contract(op, self, mat2)
     reason = "rows of it belong to groups, by their number"

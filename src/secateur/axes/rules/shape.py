@@ -23,10 +23,8 @@ def _sizes(
     return list(dims)
 
 
-@register_rule(
-    *aten("view", "_unsafe_view", "view_copy", "_reshape_alias", "_reshape_copy"), flow=keeps
-)
-def view(op: Operator, self: Operand, size: Any, stride: Any = None) -> Any:
+@register_rule(*aten("view", "_unsafe_view", "view_copy", "_reshape_copy"), flow=keeps)
+def view(op: Operator, self: Operand, size: Any) -> Any:
     if not isinstance(size, torch.dtype):
         return _sizes(op, "size", size, op.regroup(self.dims, op.shape))
     if op.shape == self.shape:
@@ -61,7 +59,9 @@ def permute(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [self[dim] for dim in dims]
 
 
-@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps)
+@register_rule(
+    *aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps
+)
 def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     dims = list(self)
     if dims:
@@ -269,20 +269,22 @@ def _pads(flow: Flow) -> Signal:
     return Signal(signal.carried, signal.carried) if flow.arguments.get("value") else signal
 
 
-@register_rule(*aten("pad", "constant_pad_nd", "_pad_enum"), flow=_pads)
+@register_rule(*aten("constant_pad_nd"), flow=_pads)
+def constant_pad(op: Operator, self: Operand, pad: Sequence[int], value: Any = 0) -> Any:
+    dims = list(self)
+    for index in range(len(pad) // 2):
+        before, after = pad[2 * index : 2 * index + 2]
+        dims[-1 - index] = _padded(op, dims[-1 - index], before, after)
+    return dims
+
+
+@register_rule(*aten("pad", "_pad_enum"), flow=_pads)
 def pad(
     op: Operator, self: Operand, pad: Sequence[int], mode: Any = "constant", value: Any = None
 ) -> Any:
-    constant = mode in ("constant", 0) or op.node.op._schema.name == "aten::constant_pad_nd"
-    dims = list(self)
-    for index in range(len(pad) // 2):
-        place, (before, after) = -1 - index, pad[2 * index : 2 * index + 2]
-        if constant:
-            dims[place] = _padded(op, dims[place], before, after)
-        elif before or after:
-            op.pin(dims[place], f"it is padded ({mode})")
-            dims[place] = op.fixed(op.shape[place], f"it is padded ({mode})")
-    return dims
+    if mode in ("constant", 3):
+        return constant_pad(op, self, pad)
+    return pad_by_copies(op, self, pad)
 
 
 def _padded(op: Operator, dim: Any, before: int, after: int) -> Any:
@@ -302,13 +304,15 @@ def _padded(op: Operator, dim: Any, before: int, after: int) -> Any:
     flow=keeps,
 )  # fmt: skip
 def pad_by_copies(op: Operator, self: Operand, padding: Sequence[int]) -> Any:
-    return pad(op, self, padding, mode="by copies")
+    dims = list(self)
+    for index in range(len(padding) // 2):
+        if any(padding[2 * index : 2 * index + 2]):
+            op.pin(dims[-1 - index], "it is padded with copies of its positions")
+            dims[-1 - index] = op.fixed(op.shape[-1 - index], "it is padded with copies")
+    return dims
 
 
 @register_rule(*aten("as_strided", "as_strided_copy", in_place=False), flow=keeps)
 def as_strided(op: Operator, self: Operand, size: Sequence[int], *args: Any) -> Any:
-    if op.shape == self.shape:
-        op.pin(self, "it is viewed with strides of its own")
-        return list(self)
     op.pin(self, "it is viewed with strides of its own")
     return [op.fixed(n, "a view with strides of its own") for n in op.shape]

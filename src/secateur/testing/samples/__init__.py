@@ -32,8 +32,8 @@ from . import (
 )
 
 FAMILIES = (
-    attention, convolution, creation, elementwise, indexing, joining, linear, normalization, pooling,
-    recurrent, reduction, shape,
+    attention, convolution, creation, elementwise, indexing, joining, linear, normalization,
+    pooling, recurrent, reduction, shape,
 )  # fmt: skip
 
 

@@ -9,25 +9,58 @@ from ._tensors import ints, mask, positive, t, z
 
 aten = torch.ops.aten
 
-UNARY = """relu relu6 leaky_relu rrelu elu celu selu gelu silu mish hardswish hardshrink softshrink tanh
-tan sin sinh asinh atan erf expm1 special_i1 special_i1e special_bessel_j1 neg abs sgn sign square floor
-ceil round trunc frac nan_to_num deg2rad rad2deg angle conj_physical sigmoid hardsigmoid log_sigmoid
-softplus exp exp2 cos cosh erfc digamma sinc isnan isinf isneginf isposinf isfinite isreal signbit
-logical_not i0 special_erfcx special_log_ndtr special_bessel_j0 special_i0e special_modified_bessel_i0
-special_modified_bessel_i1 real clone detach detach_copy alias alias_copy contiguous lift_fresh lift
-lift_fresh_copy resolve_conj resolve_neg _neg_view _neg_view_copy _to_copy reciprocal
-lgamma""".split()
-POSITIVE = """asin acos atanh erfinv log1p sqrt log log2 log10 rsqrt logit special_entr special_ndtri
-special_modified_bessel_k0 special_modified_bessel_k1 poisson bernoulli""".split()
-COMPLEX = "imag conj_physical _conj _conj_copy _conj_physical resolve_conj angle abs exp".split()
-BINARY = """add sub rsub maximum minimum fmax fmin hypot logical_or logical_xor logical_and mul
-multiply div divide true_divide floor_divide remainder fmod copysign eq ne lt le gt ge logaddexp
-logaddexp2 nextafter xlogy special_xlog1py heaviside isclose atan2 complex polar ldexp""".split()
-WITH_NUMBER = """add sub rsub mul multiply div divide true_divide floor_divide remainder fmod copysign eq ne
-lt le gt ge xlogy special_xlog1py special_zeta""".split()
-BITWISE = """bitwise_or bitwise_xor bitwise_and __or__ __xor__ __and__ __ior__ __ixor__ __iand__
-bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ __ilshift__ __irshift__""".split()
-DRAWN = "uniform normal_functional random exponential log_normal cauchy".split()
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+UNARY = _names(
+    """
+    relu relu6 leaky_relu rrelu elu celu selu gelu silu mish hardswish hardshrink softshrink tanh
+    tan sin sinh asinh atan erf expm1 special_i1 special_i1e special_bessel_j1 neg abs sgn sign
+    square floor ceil round trunc frac nan_to_num deg2rad rad2deg angle conj_physical sigmoid
+    hardsigmoid log_sigmoid softplus exp exp2 cos cosh erfc digamma sinc isnan isinf isneginf
+    isposinf isfinite isreal signbit logical_not i0 special_erfcx special_log_ndtr
+    special_bessel_j0 special_i0e special_modified_bessel_i0 special_modified_bessel_i1 real clone
+    detach detach_copy alias alias_copy contiguous lift_fresh lift lift_fresh_copy resolve_conj
+    resolve_neg _neg_view _neg_view_copy _to_copy reciprocal lgamma
+    """
+)
+POSITIVE = _names(
+    """
+    asin acos atanh erfinv log1p sqrt log log2 log10 rsqrt logit special_entr special_ndtri
+    special_modified_bessel_k0 special_modified_bessel_k1 poisson bernoulli
+    """
+)
+COMPLEX = _names(
+    """
+    imag conj_physical _conj _conj_copy _conj_physical resolve_conj angle abs exp
+    """
+)
+BINARY = _names(
+    """
+    add sub rsub maximum minimum fmax fmin hypot logical_or logical_xor logical_and mul multiply
+    div divide true_divide floor_divide remainder fmod copysign eq ne lt le gt ge logaddexp
+    logaddexp2 nextafter xlogy special_xlog1py heaviside isclose atan2 complex polar ldexp
+    """
+)
+WITH_NUMBER = _names(
+    """
+    add sub rsub mul multiply div divide true_divide floor_divide remainder fmod copysign eq ne lt
+    le gt ge xlogy special_xlog1py special_zeta
+    """
+)
+BITWISE = _names(
+    """
+    bitwise_or bitwise_xor bitwise_and __or__ __xor__ __and__ __ior__ __ixor__ __iand__
+    bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ __ilshift__ __irshift__
+    """
+)
+DRAWN = _names(
+    """
+    uniform normal_functional random exponential log_normal cauchy
+    """
+)
 
 
 def unary() -> None:
@@ -41,6 +74,7 @@ def unary() -> None:
     torch.acosh(positive(3, 4) + 2)
     torch.bitwise_not(ints(9, 3, 4))
     torch.polygamma(1, positive(3, 4))
+    positive(3, 4).polygamma_(1)
     torch.mvlgamma(positive(3, 4) + 4, 2)
     torch.round(t(3, 4), decimals=2)
     F.gelu(t(3, 4), approximate="tanh")
@@ -69,7 +103,7 @@ def conversions() -> None:
     """Other types, other places, other tensors' types."""
     t(3, 4).to(torch.float32)
     t(3, 4).to("cpu", torch.float32)
-    t(3, 4).to(torch.zeros(1))
+    aten.to.other(t(3, 4), torch.zeros(1))
     t(3, 4).float()
     aten.to.dtype_layout(t(3, 4), dtype=torch.float32)
     t(3, 4).type_as(torch.zeros(1))
@@ -128,6 +162,24 @@ def binary() -> None:
         aten.div(t(3, 4), 2.0, rounding_mode=rounding)
         aten.divide(t(3, 4), t(4), rounding_mode=rounding)
     aten.ldexp(t(3, 4), ints(4, 3, 4))
+    aten.ldexp_(t(3, 4), t(3, 4))
+    t(3, 4).floor_divide_(t(4))
+    for name in (
+        "add",
+        "sub",
+        "rsub",
+        "mul",
+        "multiply",
+        "div",
+        "divide",
+        "true_divide",
+        "floor_divide",
+    ):
+        for number in (2.5, 0) if name in {"add", "sub", "rsub"} else (2.5,):
+            getattr(aten, name).Scalar(t(3, 4), number)
+    for rounding in (None, "floor", "trunc"):
+        aten.div.Scalar_mode(t(3, 4), 2.5, rounding_mode=rounding)
+        aten.divide.Scalar_mode(t(3, 4), 2.5, rounding_mode=rounding)
     x = t(3, 4)
     x * x
 
@@ -141,6 +193,9 @@ def powers() -> None:
     torch.pow(2.0, t(3, 4))
     torch.float_power(positive(3, 4), t(4))
     torch.float_power(2.0, t(3, 4))
+    for name in ("pow_", "float_power_"):
+        getattr(aten, name)(positive(3, 4), 2)
+        getattr(aten, name)(positive(3, 4), t(4))
 
 
 def bitwise() -> None:

@@ -80,6 +80,7 @@ def writing() -> None:
     x.index_fill(1, i, 0.0)
     x.index_fill(1, i, t())
     aten.put(x, ints(60, 4), t(4))
+    aten._unsafe_masked_index_put_accumulate(x, mask(3, 2, 5), [None, i], t(3, 2, 5))
     x.masked_scatter(mask(3, 4, 5), t(3, 4, 5))
 
 

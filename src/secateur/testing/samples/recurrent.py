@@ -27,7 +27,7 @@ def layers() -> None:
     for kind in KINDS:
         for layer in (nn.LSTM, nn.GRU, nn.RNN):
             _ready(layer(4, 3, **kind))(t(5, 2, 4))
-        _ready(nn.LSTM(5, 4, proj_size=3, **kind))(t(6, 2, 5))
+        _ready(nn.LSTM(5, 7, proj_size=2, **kind))(t(6, 2, 5))
     _ready(nn.RNN(4, 3, nonlinearity="relu"))(t(5, 2, 4))
     _ready(nn.RNN(4, 3, nonlinearity="relu"))(t(5, 2, 4), t(1, 2, 3))
     _ready(nn.LSTM(4, 3))(t(5, 2, 4), (t(1, 2, 3), t(1, 2, 3)))

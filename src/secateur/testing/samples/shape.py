@@ -19,11 +19,11 @@ def views() -> None:
         aten.view_copy(x, size)
         aten._unsafe_view(x, size)
         aten._reshape_copy(x, size)
-    aten._reshape_alias(x, [3, 2, 4, 5], [40, 20, 5, 1])
     t(4, 6).view(6, 4)
     t(3, 8).view(torch.float64)
     t(3, 8).view(torch.float32)
     t(3, 8).view(torch.complex128)
+    aten.view_copy(t(3, 8), torch.float64)
     x.view_as(t(3, 2, 4, 5))
     x.reshape_as(t(24, 5))
     x.flatten(1)
@@ -147,6 +147,9 @@ def paddings() -> None:
     F.pad(t(3, 6), (0, -2))
     aten.constant_pad_nd(t(3, 4), (1, 2), 0)
     aten.constant_pad_nd(t(3, 4), (1, 2), 3.0)
+    for n in (1, 2, 3):
+        for name in ("reflection", "replication"):
+            getattr(aten, f"{name}_pad{n}d")(t(2, 3, *(4, 6, 5)[:n]), (1, 2, 1, 0, 1, 1)[: 2 * n])
     for mode in range(4):
         aten._pad_enum(t(2, 3, 6), (2, 1), mode)
     aten._pad_circular(t(2, 3, 6), (2, 1))
