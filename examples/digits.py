@@ -132,10 +132,20 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     lines = ["| | accuracy on unseen digits | MACs | parameters | latency of 64 images |"]
     lines.append("|---|---|---|---|---|")
     for name, row in rows.items():
-        cells = [name, f"{row['accuracy']:.1%}", f"{row['MACs'] / 1e6:.2f} M"]
-        cells += [f"{row['parameters'] / 1e3:.0f} k", f"{row['latency'] * 1e3:.1f} ms"]
+        cells = [name, *(text_of(column, row[column]) for column in COLUMNS)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def text_of(column: str, value: float) -> str:
+    """A number as it is shown in its column."""
+    unit, text = {
+        "accuracy": (1, "{:.1%}"),
+        "MACs": (1e-6, "{:.2f} M"),
+        "parameters": (1e-3, "{:.0f} k"),
+        "latency": (1e3, "{:.1f} ms"),
+    }[column]
+    return text.format(value * unit)
 
 
 def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
@@ -143,25 +153,21 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # The same file for the same numbers; text stays text, small and legible.
-    mpl.rcParams |= {"svg.hashsalt": "digits", "svg.fonttype": "none", "font.size": 9}
     figure = Figure(figsize=(8, 2.4), layout="constrained")
-    figure.patch.set_facecolor("white")
-    formats = ("{:.1%}", "{:.2f} M", "{:.0f} k", "{:.1f} ms")
-    units = (1, 1e-6, 1e-3, 1e3)
-    for axes, column, text, unit in zip(
-        figure.subplots(1, 4), COLUMNS, formats, units, strict=True
-    ):
-        values = [rows[name][column] * unit for name in STAGES]
+    panels = zip(figure.subplots(1, 4), COLUMNS, strict=True)
+    for axes, column in panels:
+        values = [rows[name][column] for name in STAGES]
         bars = axes.barh(STAGES, values, color=["#9aa5b1", "#e0a030", "#2f855a"])
-        axes.bar_label(bars, [text.format(value) for value in values], padding=3)
+        axes.bar_label(bars, [text_of(column, value) for value in values], padding=3)
         axes.set_title(column)
         axes.set_xlim(0, max(values) * 1.6)
         axes.invert_yaxis()
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.set_xticks([])
         axes.tick_params("y", length=0, labelleft=column == COLUMNS[0])
-    figure.savefig(path, metadata={"Date": None})
+    # The same file for the same numbers; text stays text.
+    with mpl.rc_context({"svg.hashsalt": "digits", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 # -- the main job ----------------------------------------------------------------------------------

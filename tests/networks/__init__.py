@@ -6,13 +6,21 @@ block can be built again from its name and settings, which is what a failing exa
     build([("ConvNorm", {"out": 8, "kernel": 3})], 3)
 """
 
-from . import attention as attention
-from . import convolution as convolution
-from . import direct as direct
-from . import mixing as mixing
-from . import recurrent as recurrent
-from . import sequence as sequence
-from . import splitting as splitting
+from . import (
+    attention,  # noqa: F401 - importing registers the blocks
+    convolution,  # noqa: F401
+    copying,  # noqa: F401
+    direct,  # noqa: F401
+    dynamic,  # noqa: F401
+    heads,  # noqa: F401
+    inplace,  # noqa: F401
+    mixing,  # noqa: F401
+    recurrent,  # noqa: F401
+    sequence,  # noqa: F401
+    splitting,  # noqa: F401
+    states,  # noqa: F401
+    statistics,  # noqa: F401
+)
 from ._base import BLOCKS as BLOCKS
 from ._base import Block as Block
 from ._base import Chooser as Chooser

@@ -3,6 +3,9 @@
 One real run is watched at the dispatcher (:func:`record`); the model is given back as it was.
 """
 
+from ._copies import copy_with as copy_with
+from ._copies import like as like
+from ._ghost import Ghost as Ghost
 from ._graph import Graph as Graph
 from ._graph import Node as Node
 from ._graph import Ref as Ref

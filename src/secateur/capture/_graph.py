@@ -103,6 +103,7 @@ class Graph:
         call: leaves (tensors as :class:`Ref`) and pytree spec of ``(args, kwargs)``.
         result: likewise of what the model returned.
         module_types: class of every module by path.
+        shadow: the copy of the model, with ghosts for tensors, that was run; None after a real run.
         seconds: wall time of the recorded run.
     """
 
@@ -114,6 +115,7 @@ class Graph:
     call: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
     result: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
     module_types: dict[str, type] = field(default_factory=dict)
+    shadow: torch.nn.Module | None = None
     seconds: float = 0.0
 
     def state(self, *sources: Source) -> Iterator[Value]:

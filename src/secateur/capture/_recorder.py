@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from .._errors import CaptureError
+from ._copies import copy_with
+from ._ghost import Ghost, compute_shapes, ghost_of
 from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
 from ._modules import ModuleStack, owned_tensors, unwrap
 from ._pytree import map_tensors, named_tensors
@@ -83,7 +85,9 @@ def record(
 ) -> Graph:
     """Run ``model`` once and return the graph of what it dispatched.
 
-    The model is run in eval mode, without gradients, and is afterwards exactly as it was.
+    The model's code is run in eval mode, without gradients, and the model is afterwards exactly as
+    it was. If the code asks for no value of a tensor, it is run on ghosts, for shapes only: the
+    same operators in the same order, without the arithmetic. Else it is run for real.
 
     Args:
         model: any ``nn.Module``; wrappers such as ``DataParallel`` are looked through.
@@ -96,10 +100,35 @@ def record(
         UnsupportedModelError: for TorchScript and for things that are no module.
     """
     model = unwrap(model)
-    recorder = Recorder(model, detail)
-    # The model may write into its inputs: it gets tensors of its own.
-    args, kwargs = recorder.take_inputs(args, kwargs or {})
     start = time.perf_counter()
+    graph = _record_shapes(model, tuple(args), kwargs or {}, detail)
+    if graph is None:
+        graph = _run(Recorder(model, detail), model, tuple(args), kwargs or {})
+    graph.seconds = time.perf_counter() - start
+    return graph
+
+
+def _record_shapes(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], detail: Detail
+) -> Graph | None:
+    """Record on ghosts, which costs no arithmetic, or return None where the code needs values.
+
+    The code takes the same path: whatever asks for a value of a tensor that is not known raises.
+    """
+    try:
+        shadow = copy_with(model, lambda source, name, tensor: ghost_of(tensor))
+        inputs = map_tensors((args, kwargs), ghost_of)
+        recorder = Recorder(shadow, detail, compute=compute_shapes)
+        graph = _run(recorder, shadow, *inputs)
+    except Exception:  # noqa: BLE001 - whatever it is, the real run works, or says it better
+        return None
+    graph.shadow = shadow
+    return graph
+
+
+def _run(recorder: Recorder, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    # The model may write into its inputs: it gets tensors of its own.
+    args, kwargs = recorder.take_inputs(args, kwargs)
     with untouched(model), recorder.running(model):
         try:
             with below_autograd(), recorder:
@@ -108,17 +137,23 @@ def record(
             raise CaptureError(recorder.explain(error)) from error
         finally:
             recorder.undo_writes()
-    recorder.graph.seconds = time.perf_counter() - start
     recorder.take_outputs(result)
     return recorder.graph
+
+
+def _run_operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
 
 
 class Recorder(TorchDispatchMode):
     """Writes every operator that is dispatched into a :class:`Graph`."""
 
-    def __init__(self, model: nn.Module, detail: Detail) -> None:
+    def __init__(
+        self, model: nn.Module, detail: Detail, compute: Callable[..., Any] = _run_operator
+    ) -> None:
         super().__init__()
         self.graph = Graph()
+        self._compute = compute
         self._detail = detail
         self._stack = ModuleStack(model)
         self._ids: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
@@ -149,12 +184,14 @@ class Recorder(TorchDispatchMode):
             (name,) if name else (), base if base >= 0 else id_, tensor.requires_grad,
         )  # fmt: skip
         self.graph.values.append(value)
+        if isinstance(tensor, Ghost):
+            tensor.value_id = id_
         self._ids[id(tensor)] = (weakref.ref(tensor), id_)
         return id_
 
     def take_inputs(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Copies of the inputs, registered under their paths."""
-        args, kwargs = map_tensors((tuple(args), dict(kwargs)), lambda t: t.detach().clone())
+        args, kwargs = map_tensors((tuple(args), dict(kwargs)), _own)
         for path, tensor in [*named_tensors(args, "args"), *named_tensors(kwargs, "kwargs")]:
             self._alive.append(tensor)
             self.graph.inputs[path] = self._register(tensor, Source.INPUT, path)
@@ -209,13 +246,13 @@ class Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             self._protect(func, args, kwargs)
         if self._paused:
-            return func(*args, **kwargs)
+            return self._compute(func, args, kwargs)
         if is_composite(func) and not self._detail.has_rule(func):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = func(*args, **kwargs)
+        result = self._compute(func, args, kwargs)
         self._write(func, args, kwargs, result)
         return result
 
@@ -250,7 +287,7 @@ class Recorder(TorchDispatchMode):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             target = args[position] if position < len(args) else kwargs.get(argument.name)
-            if not isinstance(target, torch.Tensor):
+            if not isinstance(target, torch.Tensor) or isinstance(target, Ghost):
                 continue
             base = target if target._base is None else target._base
             known = self._known(base)
@@ -275,6 +312,10 @@ class Recorder(TorchDispatchMode):
             f"the model's forward raised {type(error).__name__} in module {where!r}: {error}\n"
             f"It was called with {inputs or 'no tensors'}. Check that model(*args, **kwargs) runs."
         )
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    return ghost_of(tensor) if isinstance(tensor, Ghost) else tensor.detach().clone()
 
 
 def is_composite(func: Any) -> bool:

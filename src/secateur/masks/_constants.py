@@ -66,9 +66,10 @@ class Forward:
         self._owned = {name: tensor for _, name, tensor in owned_tensors(model)}
         self._known: dict[int, Known] = {}
         self._normalised: set[int] = set()
+        self._memory = _memory(analysis)
         self._sharing: dict[int, list[int]] = defaultdict(list)
-        for value in analysis.graph.values:
-            self._sharing[value.base].append(value.id)
+        for id_, base in self._memory.items():
+            self._sharing[base].append(id_)
         self.constants = Constants(analysis, addresses or Addresses())
         self._by_flow = ZerosByFlow(analysis, self.constants.addresses, self.known_of)
 
@@ -104,7 +105,7 @@ class Forward:
         self.constants.made[node.index] = results
         for id_, known in zip(node.outputs, results, strict=True):
             if id_ in written:  # in place: whatever else looks at the memory is out of date
-                for other in self._sharing[self._analysis.graph.values[id_].base]:
+                for other in self._sharing[self._memory[id_]]:
                     self._known[other] = unknown(self._analysis.graph.values[other].shape)
             self._known[id_] = known
 
@@ -137,6 +138,26 @@ class Forward:
                 return layered.results
         transfer = TRANSFERS.get(key)
         return None if transfer is None else transfer(step)
+
+
+def _memory(analysis: Analysis) -> dict[int, int]:
+    """For every tensor the first one that it may share memory with.
+
+    The recorder lets any composite operator share with its operand. That is safe, but makes one of
+    all activations, and every in-place activation function would wipe out all that is known.
+    """
+    memory = {value.id: value.id for value in analysis.graph.values}
+    for node in analysis.graph.nodes:
+        key = packet_of(key_of(node))
+        new = key in LAYERS or (key in TRANSFERS and TRANSFERS[key] not in _SHARES)
+        for id_ in node.outputs:
+            base = analysis.graph.values[id_].base
+            if not new and base != id_ and id_ not in node.inputs and node.inputs:
+                memory[id_] = memory[node.inputs[0]]
+    return memory
+
+
+_SHARES = {_elementwise.same, _movement.view, _movement.regroup, _movement.expand_as}
 
 
 def follow_constants(

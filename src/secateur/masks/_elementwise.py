@@ -18,7 +18,7 @@ _HARMLESS = {"add", "sub", "rsub", "subtract", "where", "masked_fill"}
 @transfers(
     "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "tanh",
     "tan", "sin", "sinh", "asin", "asinh", "atan", "atanh", "erf", "expm1", "log1p", "neg", "abs", "sgn",
-    "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac", "positive", "hardshrink",
+    "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac", "hardshrink",
     "softshrink", "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2",
     "log10", "cos", "cosh", "acos", "rsqrt", "reciprocal", "erfc", "threshold", "clamp", "clip",
     "clamp_min", "clamp_max", "hardtanh", "nan_to_num", "logical_not", "bitwise_not", "add", "sub",
@@ -69,7 +69,7 @@ def _sum(step: Step, first: Known, second: Known) -> Known:
 
 @transfers(
     "dropout", "feature_dropout", "alpha_dropout", "clone", "detach", "alias", "contiguous", "lift_fresh",
-    "lift", "to", "_to_copy", "type_as", "cpu", "cuda", "detach_copy",
+    "lift", "to", "_to_copy", "type_as", "cpu", "cuda", "detach_copy", "positive",
 )  # fmt: skip
 def same(step: Step) -> Results:
     """The same numbers; in eval mode dropout does nothing."""

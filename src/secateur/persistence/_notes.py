@@ -20,6 +20,8 @@ from ._recipe import Changes, Kept
 
 NOTE = "_secateur_note"
 
+Spot = tuple[int, tuple[Any, ...]]
+
 
 def note_cut(model: nn.Module, plan: Plan) -> None:
     """Write down what ``plan`` did to ``model``, on top of what earlier cuts did."""
@@ -89,28 +91,27 @@ def _note_refit(note: Changes, refit: Refit) -> None:
 def _note_attributes(
     model: nn.Module, notes: dict[nn.Module, Changes], changes: Iterable[AttributeChange]
 ) -> None:
-    """Note numbers, each where it was noted first: modules may share what holds it."""
-    known = {
-        _spot(module, change.place.path): (note, index)
-        for module, note in notes.items()
-        for index, change in enumerate(note.attributes)
-    }
+    """Note numbers. Modules may share what holds one: then all that was noted of it changes."""
+    known: dict[Spot, list[tuple[Changes, int]]] = {}
+    for module, note in notes.items():
+        for index, change in enumerate(note.attributes):
+            known.setdefault(_spot(module, change.place.path), []).append((note, index))
     for change in changes:
         owner, path = model.get_submodule(change.place.module), change.place.path
-        refits = [r for r in notes[owner].refits if len(path) == 1 and path[0] in r.numbers]
-        spot = _spot(owner, path)
+        note, same = notes[owner], known.setdefault(_spot(owner, path), [])
+        refits = [r for r in note.refits if len(path) == 1 and path[0] in r.numbers]
         if refits:
             refits[0].numbers[path[0]] = change.after
-        elif spot in known:
-            note, index = known[spot]
-            note.attributes[index] = replace(note.attributes[index], after=change.after)
-        else:
-            note = notes[owner]
-            known[spot] = note, len(note.attributes)
-            note.attributes.append(replace(change, place=Place("", path)))
+            continue
+        if not any(other is note and note.attributes[i].place.path == path for other, i in same):
+            before = same[0][0].attributes[same[0][1]].before if same else change.before
+            same.append((note, len(note.attributes)))
+            note.attributes.append(AttributeChange(Place("", path), before, change.after))
+        for other, index in same:
+            other.attributes[index] = replace(other.attributes[index], after=change.after)
 
 
-def _spot(module: nn.Module, path: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+def _spot(module: nn.Module, path: tuple[Any, ...]) -> Spot:
     """What an attribute belongs to, and the way from there: equal for the same number."""
     last = max(index for index, step in enumerate(path) if isinstance(step, str))
     return id(read(module, path[:last])), path[last:]

@@ -72,7 +72,10 @@ def save(model: nn.Module | PruningIR, path: str | os.PathLike[str]) -> Recipe:
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode  # safetensors makes files that only their owner may read
         save_file(tensors, draft, metadata={"format": "pt", METADATA: recipe_to_json(recipe)})
+        draft.chmod(mode)
         os.replace(draft, path)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise PersistenceError(f"{type(module).__name__} cannot be written: {error}") from error

@@ -18,8 +18,8 @@ from ._follow import follow as follow
 from ._graph_module import graph_module as graph_module
 from ._constants import Place as Place
 from ._constants import read as read
-from ._copies import copy_with as copy_with
-from ._copies import like as like
+from ..capture import copy_with as copy_with
+from ..capture import like as like
 from ._masking import masked_model as masked_model
 from ._plan import AttributeChange as AttributeChange
 from ._plan import Plan as Plan

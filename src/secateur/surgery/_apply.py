@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from ..axes import Positions
-from ..capture import Source, owned_tensors
+from ..capture import Source, copy_with, like, owned_tensors
 from ._attention import MultiheadAttention
-from ._copies import copy_with, like
 from ._masking import zero_out
 from ._plan import Plan, TensorChange
 from ._put import Undo, put_numbers, put_tensor, refresh_layers

@@ -23,11 +23,9 @@ from ..axes import (
     balanced_sizes,
     kept_size,
 )
-from ..capture import Detail, Node, owned_tensors
+from ..capture import Detail, Ghost, Node, Source, copy_with, owned_tensors
 from ._constants import Binding, Place, candidates
-from ._copies import copy_with
 from ._fold import Folder, packet
-from ._ghost import Ghost
 from ._put import Undo, put_ghost, put_numbers, refresh_layers
 from ._replay import Mismatch, Replay, Replayed, Scale
 
@@ -66,9 +64,8 @@ class Followed:
         resolve = analysis.algebra.resolve
         replay = Replay(analysis, keep, self.detail)
         undo = Undo()
-        for source, name, ghost in owned_tensors(self._shadow):
-            assert isinstance(ghost, Ghost)
-            put_ghost(self._shadow, source, name, replay.ghost(ghost.value_id))
+        for source, name, id_ in self._slots:
+            put_ghost(self._shadow, source, name, replay.ghost(id_))
         try:
             sizes = {b.place: kept_size(resolve(b.dim), keep) for b in bindings}
             put_numbers(self._shadow, sizes, undo)
@@ -83,9 +80,16 @@ class Followed:
     def _shadow(self) -> nn.Module:
         """A copy of the model in which all tensors are ghosts."""
         analysis = self.structure.analysis
+        if analysis.graph.shadow is not None:
+            return analysis.graph.shadow
         ids = {name: value.id for value in analysis.graph.values for name in value.names}
         whole = Replay(analysis, {}, self.detail)
         return copy_with(self.model, lambda source, name, tensor: whole.ghost(ids[name]))
+
+    @cached_property
+    def _slots(self) -> list[tuple[Source, str, int]]:
+        """Where the shadow's ghosts are, and which values they stand for."""
+        return [(source, name, ghost.value_id) for source, name, ghost in owned_ghosts(self._shadow)]
 
     @cached_property
     def _paths(self) -> dict[nn.Module, str]:
@@ -130,6 +134,13 @@ class Followed:
         dim = self.structure.analysis.algebra.resolve(mismatch.number.dim)
         return list(candidates(mismatch, dim, self._paths))
 
+
+
+def owned_ghosts(shadow: nn.Module) -> Iterator[tuple[Source, str, Ghost]]:
+    """Every ghost of a shadow with its place."""
+    for source, name, tensor in owned_tensors(shadow):
+        if isinstance(tensor, Ghost):
+            yield source, name, tensor
 
 
 def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:

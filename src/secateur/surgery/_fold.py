@@ -183,9 +183,11 @@ class Folder:
         if id_ in self._graph.outputs.values():
             return False
         for reader in self._readers[id_]:
-            if id_ in path.get(reader.index, ()):
-                continue
-            if packet(reader) not in _MOVES or not all(self._stays_inside(o, path) for o in reader.outputs):
+            if packet(reader) in _MOVES:  # also of a view on the path: others may read what it shows
+                inside = all(self._stays_inside(out, path) for out in reader.outputs)
+            else:
+                inside = id_ in path.get(reader.index, ())
+            if not inside:
                 return False
         return True
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..axes import Analysis, Leaf, Structure, kept
-from ..capture import Source
-from ._copies import copy_with, like
+from ..capture import Source, copy_with, like
 
 
 def zero_positions(

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..axes import Analysis, Keep, Number, kept_size
 from ..capture import (
     Detail,
+    Ghost,
     ModuleStack,
     Node,
     Ref,
@@ -36,7 +37,6 @@ from ..capture import (
     untouched,
 )
 from ._fold import Fold
-from ._ghost import Ghost
 
 
 @dataclass(slots=True)

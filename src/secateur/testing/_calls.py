@@ -29,8 +29,12 @@ def calls_of(code: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Call]:
     if isinstance(code, (nn.Module, torch._ops.OpOverload)):
         return [Call(code, args, kwargs)]
     collector = _Collector()
-    with torch.no_grad(), below_autograd(), collector:
-        code(*args, **kwargs)
+    state = torch.default_generator.get_state()
+    try:
+        with torch.no_grad(), below_autograd(), collector:
+            code(*args, **kwargs)
+    finally:
+        torch.default_generator.set_state(state)
     return collector.calls
 
 

@@ -437,7 +437,7 @@ class _Trials:
             with torch.no_grad():
                 if isinstance(self.node.op, ModuleCall):
                     state = kwargs.pop("module")
-                    result = torch.func.functional_call(self.module, state, args, kwargs)
+                    result = torch.func.functional_call(self.module, state, tuple(args), kwargs)
                 else:
                     result = self.node.op(*args, **kwargs)
         finally:

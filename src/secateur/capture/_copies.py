@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .._errors import SurgeryError
-from ..capture import Source, owned_tensors
+from ._graph import Source
+from ._modules import owned_tensors
 
 
 def copy_with(
