@@ -69,7 +69,7 @@ def variants(cls: type[Block], width: int) -> Iterator[dict[str, Any]]:
 
 
 # Where positions have a meaning of their own: neighbouring channels, and the six tokens of the input.
-LEAST_REACH = {"LocalChannels": 0.0, "TokensMixed": 0.75}
+LEAST_REACH = {"LocalChannels": 0.0, "TokensMixed": 0.75, "Recurrent": 0.85}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def cut(
         keep, zeroed = keep_sets(structure, removed)
     bindings = snapshot.following.bindings.values()
     with _timed(seconds, "replay"):
-        found = snapshot.code.replay(keep, bindings)
+        code = snapshot.code
+        found = code.replay(keep, bindings) if code.writes_sizes else code.assume(keep)
         if not found.clean and output == "module":
             _refuse(structure, keep, found)
     with _timed(seconds, "plan"):

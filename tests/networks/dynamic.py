@@ -93,7 +93,7 @@ class Elsewhere(Block):
             small, where = F.max_pool2d(y, 2, return_indices=True)
             y = F.max_unpool2d(small, where, 2)
         else:
-            y = F.pad(y, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 2:]
+            y = F.pad(y, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 3:]
             y = F.pad(y, (1, 0))
         return x + self.leave(y)
 

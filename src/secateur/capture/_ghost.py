@@ -13,6 +13,16 @@ import torch
 from ._graph import map_tree
 
 
+_SHAPED_LIKE_FIRST = {
+    f"aten::{name}{suffix}"
+    for name in (
+        "batch_norm", "layer_norm", "group_norm", "instance_norm", "relu", "relu6", "gelu", "silu", "mish",
+        "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "sigmoid", "tanh", "dropout",
+    )
+    for suffix in ("", "_")
+}  # fmt: skip
+
+
 class NeedsValues(RuntimeError):
     """The model's code asks for the values of a tensor, and a ghost has none."""
 
@@ -82,6 +92,9 @@ def compute_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     ghosts = [t for t in _tensors((args, kwargs)) if isinstance(t, Ghost)]
     if not ghosts:
         return func(*args, **kwargs)
+    if func._schema.name in _SHAPED_LIKE_FIRST and ghosts[0] is args[0] and args[0].is_floating_point():
+        # Said at once what the meta kernels of these take long to find out.
+        return args[0] if func._schema.is_mutable else ghost_of(args[0])
     known: dict[int, torch.Tensor] = {}
     device = [ghosts[0].device]
 

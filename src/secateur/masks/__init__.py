@@ -30,3 +30,4 @@ from ._targets import Masks as Masks
 from ._targets import canonical_names as canonical_names
 from ._targets import check_masks as check_masks
 from ._transfer import Step as Step
+from ._zeros import labels_where as labels_where

@@ -75,17 +75,23 @@ def _signal(zero: bool | None, axis: Leaf) -> Signal:
 
 def zero_labels(dims: Sequence[Dim], known: Known, axis: Leaf, addresses: Addresses) -> Tensor | None:
     """Labels of ``axis`` at which everything in a tensor of these dimensions is zero."""
+    return labels_where(dims, known.zeros, axis, addresses)
+
+
+def labels_where(
+    dims: Sequence[Dim], marks: Callable[[], Tensor], axis: Leaf, addresses: Addresses
+) -> Tensor | None:
+    """Labels of ``axis`` all of whose positions are marked; None where no dimension has the axis."""
     result: Tensor | None = None
-    zeros: Tensor | None = None
+    marked: Tensor | None = None
     for position, dim in enumerate(dims):
         for own, at, labels in addresses.of(dim):
             if own is not axis:
                 continue
-            if zeros is None:
-                (zeros,) = compress(known.zeros())
+            if marked is None:
+                (marked,) = compress(marks())
             others = [d for d in range(len(dims)) if d != position]
-            vector = (zeros.all(dim=others) if others else zeros) if len(others) else zeros
-            vector = vector.reshape(-1).cpu().expand(dim.size)
+            vector = (marked.all(dim=others) if others else marked).reshape(-1).cpu().expand(dim.size)
             whole = torch.ones(axis.size, dtype=torch.bool)
             whole[labels[~vector[at]]] = False
             result = whole if result is None else result & whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,9 +16,22 @@ def to_text(positions: Sequence[int] | Positions) -> str:
     >>> to_text([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'
     """
-    array = np.asarray(positions, dtype=np.int64)
-    runs = np.split(array, np.flatnonzero(np.diff(array) != 1) + 1) if len(array) else []
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return _runs_of(np.asarray(positions, dtype=np.int64).tobytes())
+
+
+@lru_cache(maxsize=256)
+def _runs_of(data: bytes) -> str:
+    """The runs in an array; one keep set serves many tensors, so it is remembered."""
+    array = np.frombuffer(data, dtype=np.int64)
+    if not len(array):
+        return ""
+    breaks = np.flatnonzero(np.diff(array) != 1)
+    firsts = array[np.concatenate([[0], breaks + 1])].tolist()
+    lasts = array[np.concatenate([breaks, [len(array) - 1]])].tolist()
+    return ",".join(
+        f"{first}-{last}" if last > first else str(first)
+        for first, last in zip(firsts, lasts, strict=True)
+    )
 
 
 def from_text(text: str) -> Positions:

@@ -37,7 +37,7 @@ from ._activations import leftovers, masking_hooks, refuse_leftovers, to_paramet
 from ._bake import bake, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
 from ._report import SpeedupReport
-from ._why import stays
+from ._why import Explainer
 
 MODES = ("fold", "keep", "raise")
 
@@ -233,6 +233,9 @@ class Engine:
 
     def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
         analysis, removal = self.snapshot.analysis, self.decision.removal
+        with self._timed("report"):
+            why = Explainer(self.structure, self.constants, self.masks, removal, self.model)
+            staying, scattered = why.stays(), why.scattered()
         return SpeedupReport(
             parameters=(count_parameters(analysis), count_parameters(analysis, plan.keep)),
             macs=(count_macs(analysis), count_macs(analysis, plan.keep)),
@@ -240,7 +243,8 @@ class Engine:
             plan=plan,
             folded=[fold.folded() for fold in self.decision.folds],
             inexact=self._inexact(removal),
-            stays=stays(self.structure, self.constants, self.masks, self.hooked, removal),
+            stays=staying,
+            scattered=scattered,
             operators=len(analysis.graph.nodes),
             verification=verification,
             seconds=dict(self.seconds),

@@ -50,6 +50,7 @@ class SpeedupReport:
         folded: constants that were added to biases.
         inexact: what was done that changes the outputs; empty if every step is exact.
         stays: masked positions that could not be taken off. What was masked stays masked there.
+        scattered: by parameter, how many masked elements stay as zeros in the smaller tensor.
         operators: how many the recorded run dispatched.
         verification: masked model against small model, None if it was switched off or the model has
             no values (``meta`` device).
@@ -63,6 +64,7 @@ class SpeedupReport:
     folded: list[Folded]
     inexact: list[str]
     stays: list[Staying]
+    scattered: dict[str, int]
     operators: int
     verification: Verification | None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -99,6 +101,8 @@ class SpeedupReport:
             text += f"folded {total} constants into {len(self.folded)} biases, {created} of them new\n"
         text += "".join(f"inexact: {line}\n" for line in self.inexact)
         text += "".join(f"{staying}\n" for staying in self.stays)
+        if self.scattered:
+            text += f"{sum(self.scattered.values())} masked elements stay as zeros in {len(self.scattered)} tensors\n"
         text += f"verification: {self.verification or 'not done'}\n"
         return text + "seconds: " + ", ".join(f"{k} {v:.3f}" for k, v in self.seconds.items())
 

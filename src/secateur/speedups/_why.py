@@ -2,19 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from ..axes import Structure
-from ..masks import ActivationMask, Constants, Masks, Removal
+import torch
+from torch import Tensor, nn
+
+from ..axes import Dim, Leaf, Structure
+from ..capture import Node, Value
+from ..masks import Block, Constants, Known, Masks, Removal, Why, labels_where
 from ._report import Staying
 
+_MEETINGS = {
+    "add": "the {what} that it is added to is alive",
+    "sub": "the {what} that it is added to is alive",
+    "mul": "the {what} that it is multiplied with is alive, and it is not zero",
+    "cat": "the {what} that it is joined with is alive",
+    "layer_norm": "the statistics of a LayerNorm make something of it",
+    "group_norm": "the statistics of a GroupNorm make something of it",
+    "native_group_norm": "the statistics of a GroupNorm make something of it",
+    "rms_norm": "the statistics of an RMSNorm make something of it",
+}
 
-def stays(
-    structure: Structure,
-    constants: Constants,
-    masks: Masks,
-    hooked: Sequence[ActivationMask],
-    removal: Removal,
-) -> list[Staying]:
-    """Masked positions that are not removed."""
-    return []
+
+@dataclass
+class Explainer:
+    """Looks up what keeps masked positions."""
+
+    structure: Structure
+    constants: Constants
+    masks: Masks
+    removal: Removal
+    model: nn.Module
+    _blocks: dict[Leaf, list[Block]] = field(default_factory=lambda: defaultdict(list))
+    _alive: dict[tuple[int, Leaf], Tensor | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for block in self.removal.kept_by:
+            self._blocks[block.axis].append(block)
+        self._producer: dict[int, Node] = {}
+        for node in self.constants.analysis.graph.nodes:
+            for id_ in node.outputs:
+                self._producer.setdefault(id_, node)
+
+    def stays(self) -> list[Staying]:
+        """Masked positions that are not removed, by module and reason."""
+        values = {value.name: value for value in self.constants.analysis.graph.values if value.names}
+        found: list[Staying] = []
+        for name, keep in self.masks.parameters.items():
+            value = values.get(name)
+            if value is not None and not _follows(name, self.masks):
+                found += self._of_parameter(value, keep)
+        return found
+
+    def scattered(self) -> dict[str, int]:
+        """Masked elements that stay as zeros in rows and columns that stay, by parameter."""
+        values = {value.name: value for value in self.constants.analysis.graph.values if value.names}
+        result = {}
+        for name, keep in self.masks.parameters.items():
+            left = ~keep
+            for dim, expression in enumerate(self.constants.analysis.dims_of(values[name].id)):
+                gone = self.constants.addresses.positions(expression, self.removal.removed)
+                if bool(gone.any()):
+                    left = left.index_select(dim, torch.nonzero(~gone).flatten().to(left.device))
+            if bool(left.any()):
+                result[name] = int(left.sum())
+        return result
+
+    def _of_parameter(self, value: Value, keep: Tensor) -> Iterator[Staying]:
+        module, _, target = value.name.rpartition(".")
+        for dim, expression in enumerate(self.constants.analysis.dims_of(value.id)[:2]):
+            others = [d for d in range(keep.dim()) if d != dim]
+            masked = ~(keep.any(dim=others) if others else keep).cpu()
+            masked &= ~self.constants.addresses.positions(expression, self.removal.removed)
+            if bool(masked.any()):
+                reasons: dict[str, list[int]] = defaultdict(list)
+                for position, reason in self._reasons(value, expression, masked):
+                    reasons[reason].append(position)
+                what = self._word(module, target, dim, keep.dim())
+                for reason, positions in reasons.items():
+                    yield Staying(module, target, what, tuple(positions), reason)
+
+    def _word(self, module: str, target: str, dim: int, ndim: int) -> str:
+        kind = type(self.model.get_submodule(module))
+        transposed = issubclass(kind, nn.modules.conv._ConvTransposeNd)
+        if ndim > 1 and dim == (0 if transposed else 1):
+            return "column" if issubclass(kind, nn.Embedding) else "input channel"
+        return "channel" if issubclass(kind, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)) else "row"
+
+    def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[int, str]]:
+        """A reason for every masked position that stays."""
+        done = torch.zeros_like(masked)
+        for axis, at, labels in self.constants.addresses.of(expression):
+            here = masked[at] & ~done[at]
+            if not bool(here.any()):
+                continue
+            texts = self._of_axis(value, axis, labels[here].unique())
+            for position, label in zip(at[here].tolist(), labels[here].tolist(), strict=True):
+                done[position] = True
+                yield position, texts[label]
+        for position in torch.nonzero(masked & ~done).flatten().tolist():
+            yield position, "a dimension of size 1 cannot be shortened"
+
+    def _of_axis(self, value: Value, axis: Leaf, labels: Tensor) -> dict[int, str]:
+        if axis in self.structure.pinned:
+            reason, node = self.structure.pinned[axis][0]
+            text = reason + (f" (in {node.module})" if node is not None and node.module else "")
+            return dict.fromkeys(labels.tolist(), text)
+        deaths = self._deaths(value, axis, labels)
+        texts = {}
+        for label in labels.tolist():
+            block = next((b for b in self._blocks[axis] if bool(b.labels[label])), None)
+            texts[label] = self._text(value, block, deaths.get(label))
+        return texts
+
+    def _text(self, value: Value, block: Block | None, death: Node | None) -> str:
+        if block is None:
+            return "some other positions that belong to it are not masked"
+        where = _place(block.node)
+        if block.why is Why.ALIVE:
+            return self._meeting(death) if death is not None else f"{where} reads it, and it is not constant there"
+        if block.why is Why.BORDER:
+            return (
+                f"{where} pads zeros to it, and it is a constant that is not zero "
+                '(on_inexact="fold" folds it)'
+            )
+        if block.why is Why.IDLE:
+            ran = any(value.id in node.inputs for node in self.constants.analysis.graph.nodes)
+            return "nothing reads it, masked or not" if ran else "the module is not run with these inputs"
+        text = block.text or block.why.value
+        return text if block.node is None else f"{text} ({where})"
+
+    def _meeting(self, node: Node) -> str:
+        """What happens to a constant at the operator that makes something alive of it."""
+        name = _name(node)
+        others = [
+            self._producer[id_]
+            for id_ in node.inputs
+            if id_ in self._producer and not bool(self.constants.seen[node.index][id_].state.any())
+        ]
+        others = others or [
+            self._producer[id_] for id_ in node.inputs if id_ in self._producer and id_ not in node.outputs
+        ]
+        own = _place(node)
+        what = "shortcut" if name == "add" and node.module else "other operand"
+        text = _MEETINGS.get(name, f"{name} makes something of it that depends on the input").format(what=what)
+        origin = f", from {_place(others[-1])}" if others and "{what}" in _MEETINGS.get(name, "") else ""
+        return f"{text} ({name} in {own}{origin})"
+
+    def _deaths(self, value: Value, axis: Leaf, labels: Tensor) -> dict[int, Node]:
+        """For labels that a masked parameter makes constant: the operator where they cease to be."""
+        wanted = torch.zeros(axis.size, dtype=torch.bool)
+        wanted[labels] = True
+        followed: dict[int, Tensor] = {}
+        deaths: dict[int, Node] = {}
+        for node in self.constants.analysis.graph.nodes:
+            arriving = [followed[id_] for id_ in node.inputs if id_ in followed]
+            if value.id in node.inputs:
+                arriving = [wanted]
+            if not arriving:
+                continue
+            here = torch.stack(arriving).any(0)
+            for number, id_ in enumerate(node.outputs):
+                constant = self._constant(node, number, id_, axis)
+                if constant is None:
+                    continue
+                if value.id not in node.inputs:
+                    for label in torch.nonzero(here & ~constant).flatten().tolist():
+                        deaths.setdefault(label, node)
+                followed[id_] = here & constant
+        return deaths
+
+    def _constant(self, node: Node, number: int, id_: int, axis: Leaf) -> Tensor | None:
+        key = (id_ * 1_000_003 + node.index, axis)
+        if key not in self._alive:
+            known: Known = self.constants.made[node.index][number]
+            dims = self.constants.analysis.dims_of(id_)
+            self._alive[key] = labels_where(dims, lambda: known.state != 0, axis, self.constants.addresses)
+        return self._alive[key]
+
+
+def _follows(name: str, masks: Masks) -> bool:
+    """Whether a parameter is a bias whose weight is masked as well: said of the weight already."""
+    path, _, target = name.rpartition(".")
+    return target == "bias" and f"{path}.weight".lstrip(".") in masks.parameters
+
+
+def _place(node: Node | None) -> str:
+    return "" if node is None else node.module or "the model's forward"
+
+
+def _name(node: Node) -> str:
+    schema = getattr(node.op, "_schema", None)
+    return schema.name.partition("::")[2].rstrip("_") if schema is not None else str(node.op)
+
+

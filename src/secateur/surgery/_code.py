@@ -17,15 +17,17 @@ from ..axes import (
     Group,
     Keep,
     Leaf,
+    Number,
     Positions,
     Rescale,
     Structure,
     balanced_sizes,
     kept_size,
 )
-from ..capture import Detail, Ghost, Node, Source, copy_with, owned_tensors
+from ..capture import Detail, Ghost, ModuleCall, Node, Source, copy_with, owned_tensors
 from ._constants import Binding, Place, candidates
 from ._fold import Folder, packet
+from ._layers import layer_attribute
 from ._put import Undo, put_ghost, put_numbers, refresh_layers
 from ._replay import Mismatch, Replay, Replayed, Scale
 
@@ -94,6 +96,36 @@ class Followed:
     @cached_property
     def _paths(self) -> dict[nn.Module, str]:
         return {module: path for path, module in self._shadow.named_modules()}
+
+    def assume(self, keep: Keep) -> Replayed:
+        """What a replay would find if the code wrote no sizes: only what operators measure themselves."""
+        found = Replayed()
+        self._scale(found, keep)
+        return found
+
+    @cached_property
+    def layer_bindings(self) -> dict[Place, Binding]:
+        """The numbers that torch's own layers keep, such as the groups of a convolution."""
+        return {b.place: b for b, _ in self._numbers() if b is not None}
+
+    @cached_property
+    def writes_sizes(self) -> bool:
+        """Whether a call was recorded with the size of an axis that may be cut, beside those of layers."""
+        axes = {group.axis for group in self.structure.groups}
+        leaves = self.structure.analysis.algebra.leaves
+        return any(
+            binding is None and not axes.isdisjoint(leaves(number.dim)) for binding, number in self._numbers()
+        )
+
+    def _numbers(self) -> Iterator[tuple[Binding | None, Number]]:
+        """Every number that is a size, with the place in a torch layer that holds it."""
+        analysis = self.structure.analysis
+        kinds = analysis.graph.module_types
+        for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
+            for number in operator.numbers if operator and not isinstance(node.op, ModuleCall) else ():
+                attribute = layer_attribute(kinds.get(node.module, object), number.argument)
+                place = Place(node.module, (attribute,)) if attribute else None
+                yield (Binding(place, number.dim, number.dim.size) if place else None), number
 
     @cached_property
     def folder(self) -> Folder:

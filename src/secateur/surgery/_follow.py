@@ -42,9 +42,9 @@ def follow(code: Followed) -> Following:
     First all groups lose the same share, which finds most; the other trials find sizes that the code takes
     to be equal, and that were so by chance.
     """
-    following = Following()
+    following = Following(dict(code.layer_bindings))
     groups = list(code.structure.groups)
-    trials = TRIALS if _writes_sizes(code) else TRIALS[:1]
+    trials = TRIALS if code.writes_sizes else TRIALS[:1]
     for shares in trials if any(group.role for group in groups) else trials[:3]:
         groups = _follow_trial(code, groups, following, shares)
     return following
@@ -67,18 +67,6 @@ def _follow_trial(
             gone = {axis for axis, _ in blamed}
             groups = [group for group in groups if group.axis not in gone]
     return groups
-
-
-def _writes_sizes(code: Followed) -> bool:
-    """Whether any call was recorded with the size of an axis that may be cut."""
-    analysis = code.structure.analysis
-    axes = {group.axis for group in code.structure.groups}
-    return any(
-        not axes.isdisjoint(analysis.algebra.leaves(number.dim))
-        for operator in analysis.operators
-        if operator is not None
-        for number in operator.numbers
-    )
 
 
 def _bind(code: Followed, groups: Iterable[Group], following: Following, shares: Shares) -> Replayed:

@@ -112,3 +112,14 @@ def _at_rest(module: nn.Module) -> Iterator[None]:
     finally:
         for part, was in zip(parts, training, strict=True):
             part.training = was
+
+
+def layer_attribute(kind: type, argument: str) -> str | None:
+    """The attribute of a torch layer that holds the number which its forward passes on, if one does.
+
+    >>> layer_attribute(nn.Conv2d, "groups")
+    'groups'
+    """
+    holders = {"groups": _ConvNd, "num_groups": nn.GroupNorm}
+    holder = holders.get(argument)
+    return argument if holder is not None and issubclass(kind, holder) else None
