@@ -6,10 +6,13 @@ as a doctest, without as plain code. Links between the pages lead somewhere.
 
 import doctest
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from secateur.axes import TABLE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,6 +44,16 @@ def _run_doctest(code: str, names: dict[str, Any], where: str) -> None:
     names.update(test.globs)
 
 
+@pytest.fixture
+def _rules() -> Iterator[None]:
+    """Rules that a page registers are forgotten afterwards."""
+    before = dict(TABLE)
+    yield
+    TABLE.clear()
+    TABLE.update(before)
+
+
+@pytest.mark.usefixtures("_rules")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_on_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

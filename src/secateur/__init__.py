@@ -5,8 +5,8 @@ from . import cost as cost
 from . import criteria as criteria
 from ._errors import CaptureError as CaptureError
 from ._errors import LabelError as LabelError
-from ._errors import MeasurementError as MeasurementError
 from ._errors import MaskError as MaskError
+from ._errors import MeasurementError as MeasurementError
 from ._errors import OptimizerError as OptimizerError
 from ._errors import PersistenceError as PersistenceError
 from ._errors import RuleError as RuleError
@@ -28,6 +28,10 @@ from .criteria import LossAwareCriterion as LossAwareCriterion
 from .persistence import load as load
 from .persistence import save as save
 from .report import PruneReport as PruneReport
+from .selectors import ChannelsConstraint as ChannelsConstraint
+from .selectors import GlobalScoreLabelSelector as GlobalScoreLabelSelector
+from .selectors import IsomorphicLabelSelector as IsomorphicLabelSelector
+from .selectors import ThresholdLabelSelector as ThresholdLabelSelector
 from .selectors import UniformLabelSelector as UniformLabelSelector
 from .speedups import SpeedupReport as SpeedupReport
 from .speedups import speedup as speedup

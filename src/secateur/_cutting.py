@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -11,8 +11,9 @@ from torch import nn
 
 from ._errors import SurgeryError, VerificationError
 from ._snapshot import Snapshot
-from .axes import Keep, Label, Structure, reach
+from .axes import Keep, Label, Leaf, Structure, reach
 from .cost import count_macs, count_parameters
+from .integrations import FittedConfig, fit_config
 from .persistence import note_cut
 from .report import PruneReport
 from .surgery import (
@@ -24,12 +25,13 @@ from .surgery import (
     cut_copy,
     cut_inplace,
     explain,
+    follow_sizes,
     graph_module,
     keep_sets,
     masked_model,
     removed_positions,
 )
-from .verification import Observer, Verification
+from .verification import Observer, Recorded, Verification
 
 
 def cut(
@@ -51,11 +53,20 @@ def cut(
     with _timed(seconds, "replay"):
         code = snapshot.code
         found = code.replay(keep, bindings) if code.writes_sizes else code.assume(keep)
+        if not found.clean and follow_sizes(code, snapshot.following, sizes_of(keep)).clean:
+            # The code takes more sizes to be equal than the trials had shown.
+            structure.relations = tuple(snapshot.following.relations)
+            keep, zeroed = keep_sets(structure, removed)
+            bindings = snapshot.following.bindings.values()
+            found = code.replay(keep, bindings)
         if not found.clean and output == "module":
             _refuse(structure, keep, found)
     with _timed(seconds, "plan"):
         plan = build_plan(structure, keep, zeroed, bindings, found.scales)
-    observer = Observer([snapshot] if output == "graph" else snapshots)
+        fitted = fit_config(code, plan, found, bindings) if output == "module" else FittedConfig()
+        plan.attributes += fitted.changes
+    seen = [snapshot] if output == "graph" else snapshots
+    observer = Observer([Recorded(s.args, s.kwargs, s.graph) for s in seen])
     if verify:
         with _timed(seconds, "reference"):
             observer.reference(masked_model(snapshot.model, structure, removed))
@@ -84,6 +95,7 @@ def cut(
         reach=reach(structure),
         parameter_map=cuts,
         plan=plan,
+        config=fitted.note,
         seconds=seconds,
     )
     return model, report
@@ -93,6 +105,11 @@ def _apply(model: nn.Module, plan: Plan, undo: Undo, inplace: bool) -> tuple[nn.
     if inplace:
         return model, cut_inplace(model, plan, undo)
     return cut_copy(model, plan)
+
+
+def sizes_of(keep: Keep) -> dict[Leaf, int]:
+    """How many positions of every axis stay."""
+    return {axis: len(positions) for axis, positions in keep.items()}
 
 
 def _refuse(structure: Structure, keep: Keep, found: Replayed) -> NoReturn:
@@ -121,11 +138,9 @@ def _judge(verification: Verification | None, structure: Structure, plan: Plan) 
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], stage: str) -> Generator[None]:
     start = time.perf_counter()
     try:
         yield
     finally:
         seconds[stage] = time.perf_counter() - start
-
-

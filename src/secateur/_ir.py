@@ -233,5 +233,3 @@ def _known_output(output: str) -> str:
 def _portable(leaves: Iterable[Any]) -> tuple[Any, ...]:
     # A module of the original means nothing to its copy.
     return tuple(leaf for leaf in leaves if isinstance(leaf, (str, type)))
-
-

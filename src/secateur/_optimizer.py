@@ -113,9 +113,7 @@ def _carrier(
             return value  # a counter, or a setting
         fits = value.dim() == parameter.dim()
         own = [n == size for n, size in zip(value.shape, parameter.shape, strict=False)]
-        if not fits or any(
-            n != 1 and not is_own for n, is_own in zip(value.shape, own, strict=True)
-        ):
+        if not fits or any(n != 1 and not is_own for n, is_own in zip(value.shape, own, strict=True)):
             raise OptimizerError(
                 f"{optimizer} keeps {name!r} of shape {tuple(value.shape)} for a parameter of "
                 f"shape {tuple(parameter.shape)}, and what these positions are is not known. Take "
@@ -131,9 +129,7 @@ def _carrier(
 
 def _not_ours(held: list[torch.Tensor], cuts: ParameterMap) -> str:
     if any(parameter is cut.parameter for parameter in held for cut in cuts.values()):
-        return (
-            "the optimizer holds the small model's parameters already: it was carried over before"
-        )
+        return "the optimizer holds the small model's parameters already: it was carried over before"
     return (
         "the optimizer holds none of the parameters that the report is about. Carry it over after "
         "every pruning, in their order, each with the report of that pruning."

@@ -13,7 +13,7 @@ from torch import nn
 
 from ._errors import CaptureError, LabelError
 from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule, state_exactness
-from .capture import Detail, Graph, record
+from .capture import Detail, Graph, record, without_gc
 from .cost import mac_savings
 from .criteria import magnitude_scores
 from .surgery import Followed, Following, follow, unfoldable
@@ -85,7 +85,8 @@ class Snapshot:
                 for index, why in analysis.opaque.items()
             ]
             raise CaptureError(
-                "these operators cannot be followed, and soft_tracing is off:\n" + "\n".join(lines)
+                "these operators cannot be followed, and soft_tracing is off:\n"
+                + "\n".join(lines)
                 + "\nRegister a rule with @secateur.register_rule, or use soft_tracing=True to pin them."
             )
         return analysis
@@ -93,6 +94,10 @@ class Snapshot:
     @cached_property
     def structure(self) -> Structure:
         """Groups and pins, after everything that the user and the model's code rule out."""
+        with without_gc():
+            return self._find_structure()
+
+    def _find_structure(self) -> Structure:
         analysis = self.analysis  # recorded and analysed by now: not counted twice
         start = time.perf_counter()
         structure = build_structure(analysis)

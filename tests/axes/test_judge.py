@@ -153,9 +153,7 @@ def test_wrong_power_of_a_rescale(instead: Any) -> None:
 
     instead(aten.scaled_dot_product_attention.default, attention)
     q, k, v = t(2, 4, 5, 6), t(2, 4, 7, 6), t(2, 4, 7, 3)
-    assert any(
-        "is not the result" in text for text in found(F.scaled_dot_product_attention, q, k, v)
-    )
+    assert any("is not the result" in text for text in found(F.scaled_dot_product_attention, q, k, v))
 
 
 def test_needless_pin_is_missing_and_no_error(instead: Any) -> None:
@@ -224,9 +222,7 @@ class _Scaled(nn.Module):
 
 
 def test_module_with_a_rule() -> None:
-    @secateur.register_rule(
-        _Scaled, flow=lambda flow: flow.signal_of(flow.arguments["module"]["weight"].id)
-    )
+    @secateur.register_rule(_Scaled, flow=lambda flow: flow.signal_of(flow.arguments["module"]["weight"].id))
     def _(op: Operator, x: Operand, *, module: dict[str, Operand]) -> Any:
         weight = module["weight"]
         op.sum_over(op.unify(x[-1], weight[1]), x, weight)

@@ -121,8 +121,10 @@ def _check_result(analysis: Analysis, node: Node, result: Any) -> None:
     outputs = node.outputs
     if isinstance(node.result, Ref):
         result = [result]
-    elif result is None and not outputs:
-        return
+    elif result is None:
+        if not outputs:
+            return
+        raise ValueError("no result stated")
     if len(result) != len(outputs):
         raise ValueError(f"{len(result)} results stated, {len(outputs)} returned")
     for id_, stated in zip(outputs, result, strict=True):

@@ -132,13 +132,20 @@ def build_structure(
         for axis in algebra.leaves(dim):
             pinned[axis].append((reason, node))
     members = _members(analysis)
-    axes = [axis for axis, reached in members.items() if axis not in pinned and any(m.is_parameter for m in reached)]
-    names = _names(analysis, members, axes)
-    roles = {axis: role for op in analysis.operators if op for dim, role in op.roles for axis in algebra.leaves(dim)}
-    groups = [
-        Group(names[axis], axis.size, members[axis], axis, [], roles.get(axis, ""))
-        for axis in axes
+    axes = [
+        axis
+        for axis, reached in members.items()
+        if axis not in pinned and any(m.is_parameter for m in reached)
     ]
+    names = _names(analysis, members, axes)
+    roles = {
+        axis: role
+        for op in analysis.operators
+        if op
+        for dim, role in op.roles
+        for axis in algebra.leaves(dim)
+    }
+    groups = [Group(names[axis], axis.size, members[axis], axis, [], roles.get(axis, "")) for axis in axes]
     key = hashlib.sha256(repr([(g.name, g.size) for g in groups]).encode()).hexdigest()[:16]
     for group in groups:
         group.source = key
@@ -179,7 +186,9 @@ def _names(analysis: Analysis, members: dict[Leaf, list[Member]], axes: list[Lea
         owner = first.parameter.rpartition(".")[0]
         name = owner if dim is axis and first.dim == 0 and owner else ""
         if not name or name in taken:
-            parts = dim.factors if isinstance(dim, Product) else list(dict.fromkeys(analysis.algebra.leaves(dim)))
+            parts = (
+                dim.factors if isinstance(dim, Product) else list(dict.fromkeys(analysis.algebra.leaves(dim)))
+            )
             inside = f"[{parts.index(axis)}]" if dim is not axis and axis in parts else ""
             name = f"{first.parameter}[{first.dim}]{inside}"
         while name in taken:

@@ -133,9 +133,7 @@ class Operator:
         """A dimension that the operator makes, and that may not be shortened."""
         return self.algebra.fixed(size, reason)
 
-    def number(
-        self, argument: str, dim: Dim, position: int | None = None, *, negative: bool = False
-    ) -> Dim:
+    def number(self, argument: str, dim: Dim, position: int | None = None, *, negative: bool = False) -> Dim:
         """The integer in this argument is the size of ``dim`` (minus it, counted from an end)."""
         self.numbers.append(Number(argument, position, dim, negative))
         return dim

@@ -107,9 +107,7 @@ def register_rule(
             elif isinstance(operator, (torch._ops.OpOverload, torch._ops.OpOverloadPacket, type)):
                 _register(operator, rule)
             else:
-                raise TypeError(
-                    f"expected an operator of torch.ops or a module class, got {operator!r}"
-                )
+                raise TypeError(f"expected an operator of torch.ops or a module class, got {operator!r}")
         return function
 
     return register

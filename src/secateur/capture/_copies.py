@@ -13,9 +13,7 @@ from ._graph import Source
 from ._modules import owned_tensors
 
 
-def copy_with(
-    model: nn.Module, change: Callable[[Source, str, torch.Tensor], torch.Tensor]
-) -> nn.Module:
+def copy_with(model: nn.Module, change: Callable[[Source, str, torch.Tensor], torch.Tensor]) -> nn.Module:
     """A deep copy of ``model`` in which every tensor it owns is ``change(source, path, tensor)``.
 
     Tied tensors stay tied: ``change`` is called once for each tensor, with its first path. No
@@ -39,5 +37,5 @@ def like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     if not isinstance(old, nn.Parameter):
         return new.requires_grad_(old.requires_grad) if old.is_leaf else new
     parameter = nn.Parameter(new, requires_grad=old.requires_grad)
-    parameter.__dict__.update(old.__dict__)
+    vars(parameter).update(vars(old))
     return parameter

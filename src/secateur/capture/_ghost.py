@@ -12,7 +12,6 @@ import torch
 
 from ._graph import map_tree
 
-
 _SHAPED_LIKE_FIRST = {
     f"aten::{name}{suffix}"
     for name in (
@@ -38,12 +37,10 @@ class Ghost(torch.Tensor):
     _meta: torch.Tensor | None
 
     @staticmethod
-    def __new__(  # noqa: D102
-        cls, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, value_id: int = -1
+    def __new__(
+        cls: type[Ghost], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, value_id: int = -1
     ) -> Ghost:
-        ghost = torch.Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
-            cls, shape, dtype=dtype, device=device
-        )
+        ghost = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
         ghost.value_id = value_id
         ghost._meta = None
         return ghost

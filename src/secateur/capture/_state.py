@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Generator[None]:
     """Run the body in eval mode without gradients; afterwards nothing of the model has changed.
 
     Training flags, attributes, the registration of parameters, buffers and hooks, the random
@@ -38,12 +39,24 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 _restore(module, state)
 
 
+@contextlib.contextmanager
+def without_gc() -> Generator[None]:
+    """Pause Python's cyclic garbage collector, as ``timeit`` does.
+
+    Recording makes many small objects; a full collection that they set off walks all of torch.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _shallow_state(module: nn.Module) -> dict[str, Any]:
     # Dicts are copied one level deep: forward may write into registries and caches.
-    return {
-        key: (value, dict(value) if type(value) is dict else None)
-        for key, value in vars(module).items()
-    }
+    return {key: (value, dict(value) if type(value) is dict else None) for key, value in vars(module).items()}
 
 
 def _restore(module: nn.Module, state: dict[str, Any]) -> None:

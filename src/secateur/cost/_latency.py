@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def measure_latency(
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(count: int | None) -> Generator[None]:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(count or before)

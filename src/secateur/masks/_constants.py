@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -66,6 +66,7 @@ class Forward:
         self._owned = {name: tensor for _, name, tensor in owned_tensors(model)}
         self._known: dict[int, Known] = {}
         self._normalised: set[int] = set()
+        self._readers = Counter(id_ for node in analysis.graph.nodes for id_ in set(node.inputs))
         self._memory = _memory(analysis)
         self._sharing: dict[int, list[int]] = defaultdict(list)
         for id_, base in self._memory.items():
@@ -132,7 +133,11 @@ class Forward:
             return [None] * len(step.shapes)
         key = packet_of(key_of(node))
         if key in LAYERS:
-            layered = LAYERS[key](Place(step, self._analysis.dims_of, self._analysis.graph.values.__getitem__, self._model))
+            graph = self._analysis.graph
+            place = Place(
+                step, self._analysis.dims_of, graph.values.__getitem__, self._model, self._readers.__getitem__
+            )
+            layered = LAYERS[key](place)
             if layered is not None:
                 self.constants.layers[node.index] = layered
                 return layered.results

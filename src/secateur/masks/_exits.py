@@ -28,6 +28,7 @@ class Why(Enum):
 
     ALIVE = "it is not constant there, and is read"
     BORDER = "it is a constant that is not zero, and the zeros that are padded beside it are none"
+    STAND_IN = "a zero-padded layer reads it in place of other constants"
     NO_BIAS = "it is a constant, and there is no bias to add it to"
     SUMMED = "it is not zero there, and is summed"
     STATISTICS = "statistics are taken over it"
@@ -51,9 +52,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Terms:
-    """What may be removed: only what is exact, or also what changes the outputs a little."""
+    """What may be removed: only what is exact, or also what changes the outputs a little.
+
+    With ``border`` constants before a zero-padded layer count as exact, since stand-ins will be found.
+    """
 
     exact: bool
+    border: bool = False
 
     def foldable(self, reading: Reading) -> Tensor:
         """Columns (groups, columns) of a reading that can be taken off."""
@@ -63,13 +68,14 @@ class Terms:
         if not self.exact:
             return state != UNKNOWN
         constant = state == EXACTLY
-        return nothing if reading.bordered else constant
+        return nothing if reading.bordered and not self.border else constant | nothing
 
 
 class ReadingExit:
     """A weighted sum."""
 
     def __init__(self, reading: Reading, addresses: Addresses) -> None:
+        self.node = reading.node
         self.reading = reading
         self.addresses = addresses
 
@@ -106,7 +112,8 @@ class ReadingExit:
 class FixedExit:
     """An exit whose demands do not depend on what else is removed."""
 
-    def __init__(self, exact: list[Block], near: list[Block]) -> None:
+    def __init__(self, exact: list[Block], near: list[Block], node: Node | None = None) -> None:
+        self.node = node
         self._blocks = {True: exact, False: near}
 
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
@@ -163,7 +170,7 @@ def _product(product: Product, node: Node, addresses: Addresses) -> Exit:
         grid = grid.reshape(product.outer, inner)
         if bool((grid != grid[:, :1]).any()):  # it tells the positions that are summed apart
             blocks.append(Block(axis, labels, Why.SUMMED, node))
-    return FixedExit(blocks, blocks)
+    return FixedExit(blocks, blocks, node)
 
 
 def _sum(constants: Constants, node: Node, dim: Dim, operands: tuple[int, ...]) -> Exit:
@@ -179,7 +186,7 @@ def _sum(constants: Constants, node: Node, dim: Dim, operands: tuple[int, ...]) 
                 stay &= ~zero
         if bool(stay.any()):
             blocks.append(Block(axis, stay, Why.SUMMED, node))
-    return FixedExit(blocks, blocks)
+    return FixedExit(blocks, blocks, node)
 
 
 def _statistics(constants: Constants, node: Node, dim: Dim, reason: str) -> Exit:
@@ -197,7 +204,7 @@ def _statistics(constants: Constants, node: Node, dim: Dim, reason: str) -> Exit
                 changing |= addresses.labels(own, unknown).get(axis, torch.zeros(axis.size, dtype=torch.bool))
         if bool(changing.any()):
             near.append(Block(axis, changing, Why.STATISTICS, node, reason))
-    return FixedExit(exact, near)
+    return FixedExit(exact, near, node)
 
 
 def _unknown_along(state: Tensor, dim: int) -> Tensor:

@@ -54,12 +54,14 @@ class Place:
         dims_of: resolved dimensions of a tensor by id.
         value_of: the recorded value by id.
         model: the model, for biases that are not there yet.
+        readers_of: how many operators read a tensor, by id.
     """
 
     step: Step
     dims_of: Callable[[int], list[Dim]]
     value_of: Callable[[int], Value]
     model: nn.Module
+    readers_of: Callable[[int], int]
 
     def ref(self, name: str) -> Ref:
         """The tensor argument of that name."""
@@ -195,6 +197,8 @@ def convolution(place: Place) -> Layered | None:
         whole(place.dims_of(step.node.outputs[0])[channel]),
         place.bias(bias, weight, 1 if transposed else 0),
         start_of(None if bias is None else step.known_of(bias.id), groups, weights.shape[1]),
+        place.value_of(weight.id).name if place.value_of(weight.id).source is Source.PARAMETER else "",
+        place.readers_of(weight.id),
     )
     return Layered([reading], [spread_along(reading.result(), channel, step.shapes[0])])
 

@@ -114,6 +114,7 @@ class Reading:
         columns: the dimension of the input that is summed, row-major (groups, columns).
         rows: the dimension that the rows belong to, and which part of it they are, row-major (groups, rows).
         bias: where constants can be folded, or in words why they cannot.
+        weight: path of the weight, empty if it is no parameter; and how many operators read it.
         start: what the result has without any input, (groups, rows): the bias.
     """
 
@@ -125,6 +126,8 @@ class Reading:
     rows: tuple[Dim, slice]
     bias: BiasPlace | str
     start: Known
+    weight: str = ""
+    readers: int = 1
 
     @property
     def bordered(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,10 +18,12 @@ class Removal:
 
     Attributes:
         removed: for each axis that may be shortened, a boolean for each of its labels.
+        idle: labels that no mask has anything to do with.
         kept_by: every demand, in the order that they were met.
     """
 
     removed: dict[Leaf, Tensor]
+    idle: dict[Leaf, Tensor] = field(default_factory=dict)
     kept_by: list[Block] = field(default_factory=list)
 
     def keep(self, block: Block) -> bool:
@@ -53,6 +55,12 @@ class Removal:
                 changed |= self.keep(Block(axis, first, Why.LAST))
         return changed
 
+    def settle(self, exits: Sequence[Exit], terms: Terms) -> None:
+        """:meth:`close`, with no axis left empty."""
+        self.close(exits, terms)
+        while self.leave_one():
+            self.close(exits, terms)
+
     @property
     def any(self) -> bool:
         """Whether anything is removed."""
@@ -67,30 +75,13 @@ class Removal:
         }
 
 
-def removable(
-    structure: Structure,
-    exits: Sequence[Exit],
-    terms: Terms,
-    idle: Mapping[Leaf, Tensor] | None = None,
-    demands: Iterable[Block] = (),
-) -> Removal:
-    """The largest set of labels that can be removed together.
-
-    Args:
-        structure: whose groups may lose labels.
-        exits: what all operators demand.
-        terms: whether to accept what is not exact.
-        idle: labels that no mask has anything to do with: they stay.
-        demands: labels that have to stay for other reasons.
-    """
-    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
-    for axis, labels in (idle or {}).items():
+def start_removal(structure: Structure, idle: Mapping[Leaf, Tensor]) -> Removal:
+    """Everything is to be removed, but for labels that no mask has anything to do with."""
+    removal = Removal(
+        {g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups}, dict(idle)
+    )
+    for axis, labels in idle.items():
         removal.keep(Block(axis, labels, Why.IDLE))
-    for block in demands:
-        removal.keep(block)
-    removal.close(exits, terms)
-    while removal.leave_one():
-        removal.close(exits, terms)
     return removal
 
 

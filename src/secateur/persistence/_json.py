@@ -115,7 +115,8 @@ def _kept(item: Mapping[str, Any]) -> Kept:
 
 def _attribute(item: Mapping[str, Any]) -> AttributeChange:
     place = Place(_text(item["module"]), _path(item["path"]))
-    return AttributeChange(place, _number(item["before"]), _number(item["after"]))
+    before = item["before"]  # None for a field of a config that was not set
+    return AttributeChange(place, None if before is None else _number(before), _number(item["after"]))
 
 
 def _refits(items: Sequence[Mapping[str, Any]]) -> Iterator[Refit]:

@@ -105,6 +105,6 @@ def _number_problems(recipe: Recipe, model: nn.Module) -> Iterator[str]:
         try:
             value = read(modules[change.place.module], change.place.path)
         except (KeyError, AttributeError, IndexError, TypeError):
-            value = "nothing"
+            value = None  # a field that is not set
         if type(value) is not type(change.before) or value != change.before:
             yield f"{change.place}: {value} in the factory's model, {change.before} in the recipe"

@@ -12,9 +12,7 @@ from ._tables import render
 
 def explain_structure(structure: Structure) -> str:
     """A table of everything that is pinned, and the skeleton of a rule for every unknown operator."""
-    rows = [
-        [pin.name, pin.size, pin.reason, pin.operator, pin.module, pin.site] for pin in structure.pins
-    ]
+    rows = [[pin.name, pin.size, pin.reason, pin.operator, pin.module, pin.site] for pin in structure.pins]
     text = render(["axis", "size", "why", "operator", "module", "line"], rows, title="pinned axes")
     inexact = [[g.name, g.size, "; ".join(g.reasons)] for g in structure.groups if g.reasons]
     if inexact:
@@ -45,11 +43,12 @@ def _skeleton(analysis: Analysis, node: Node, why: str) -> str:
     inputs = ", ".join(str(values[id_].shape) for id_ in node.inputs)
     outputs = ", ".join(str(values[id_].shape) for id_ in node.outputs)
     register = f"torch.ops.{node.op}" if schema else node.op.type.__qualname__
+    several = "s, a list for each" if len(node.outputs) > 1 else ""
     return (
         f"# {why}\n"
         f"@secateur.register_rule({register})\n"
         f"def _(op, {', '.join(names)}):\n"
         f"    # operands here: {inputs}; results: {outputs}\n"
         "    # op.unify(a[0], b[1]): the same positions. op.pin(a[0], 'why'): not to be cut.\n"
-        f"    return [...]  # the dimensions of the result{'s, a list for each' if len(node.outputs) > 1 else ''}"
+        f"    return [...]  # the dimensions of the result{several}"
     )

@@ -30,6 +30,8 @@ class PruneReport:
         parameter_map: from every parameter of the original to the one that replaces it, with the
             positions that were kept; see :func:`secateur.carry_optimizer`.
         plan: all changes, tensor by tensor.
+        config: for a model with a config that it is saved with (transformers): the fields that
+            changed with it, or why none could, in words. Empty for any other model.
     """
 
     parameters: tuple[int, int]
@@ -40,6 +42,7 @@ class PruneReport:
     reach: float
     parameter_map: ParameterMap
     plan: Plan
+    config: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -66,6 +69,7 @@ class PruneReport:
         text += f"in reach: {self.reach:.1%} of all parameters; {len(self.pinned)} axes are pinned\n"
         if self.zeroed:
             text += f"{len(self.zeroed)} labels stay as zeros: the code wants equal parts\n"
+        text += f"{self.config}\n" if self.config else ""
         return text + "seconds: " + ", ".join(f"{k} {v:.3f}" for k, v in self.seconds.items())
 
 

@@ -1,18 +1,19 @@
-"""The uniform selector: the same share of every group."""
+"""The uniform selector: the same share of every group, or a share by pattern."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from .._errors import LabelError
 from ..axes import Group, Label
+from ._base import Candidates, LabelSelector, labels_at_widths
+from ._constraint import ChannelsConstraint, Constraints, matching
 
 if TYPE_CHECKING:
-    from .._ir import PruningIR
+    from .._snapshot import Snapshot
 
 
 def removed_count(size: int, ratio: float, round_to: int = 1) -> int:
@@ -32,22 +33,6 @@ def removed_count(size: int, ratio: float, round_to: int = 1) -> int:
     return max(0, size - -(-kept // round_to) * round_to)
 
 
-def lowest(scores: torch.Tensor, count: int) -> list[int]:
-    """Positions of the ``count`` lowest scores, in order; equal scores in the order of their positions."""
-    return sorted(torch.argsort(scores, stable=True)[:count].tolist())
-
-
-def uniform_labels(
-    groups: Iterable[Group], scores: Mapping[str, torch.Tensor], ratio: float, round_to: int = 1
-) -> list[Label]:
-    """Labels of the lowest scores, the same share in each group."""
-    labels: list[Label] = []
-    for group in groups:
-        worst = lowest(scores[group.name], removed_count(group.size, ratio, round_to))
-        labels += [Label(group.name, index, group.source) for index in worst]
-    return labels
-
-
 def check_ratio(ratio: float) -> float:
     """A ratio in [0, 1).
 
@@ -59,13 +44,16 @@ def check_ratio(ratio: float) -> float:
     return float(ratio)
 
 
-class UniformLabelSelector:
+class UniformLabelSelector(LabelSelector):
     """Removes the lowest-scored share of the prunable labels of every group.
 
     Args:
-        pruning_ratio: share to remove, from 0 up to but not including 1. Of ``n`` labels
-            ``floor(n * ratio)`` go, never all of them.
-        round_to: keep widths that are multiples of this number, rounded up.
+        pruning_ratio: share to remove, from 0 up to but not including 1: of the ``n`` labels of a
+            group ``floor(n * ratio)`` go, never all of them. Or a dict from patterns of group names
+            to shares; the first that matches counts, and groups that none matches stay whole.
+        round_to: keep widths that are multiples of this number, rounded up: short for
+            ``channels_constraint=ChannelsConstraint(step=round_to)``.
+        channels_constraint: widths that groups may have; the share is rounded to keep more.
         ignore: groups to leave alone: names, name prefixes that end at a dot, or modules.
 
     Example:
@@ -77,34 +65,40 @@ class UniformLabelSelector:
     """
 
     def __init__(
-        self, pruning_ratio: float, *, round_to: int = 1, ignore: Iterable[str | nn.Module] = ()
+        self,
+        pruning_ratio: float | Mapping[str, float],
+        *,
+        round_to: int = 1,
+        channels_constraint: Constraints = None,
+        ignore: Iterable[str | nn.Module] = (),
     ) -> None:
-        self.pruning_ratio = check_ratio(pruning_ratio)
-        if round_to < 1:
+        if not isinstance(round_to, int) or round_to < 1:
             raise LabelError(f"round_to is a positive number of labels, got {round_to}")
-        self.round_to = round_to
-        self.ignore = tuple(ignore)
+        if round_to > 1 and channels_constraint is not None:
+            raise LabelError("round_to and channels_constraint say the same: give one of them")
+        super().__init__(
+            channels_constraint=channels_constraint or ChannelsConstraint(step=round_to), ignore=ignore
+        )
+        if isinstance(pruning_ratio, Mapping):
+            self.pruning_ratio: float | dict[str, float] = {
+                pattern: check_ratio(ratio) for pattern, ratio in pruning_ratio.items()
+            }
+        else:
+            self.pruning_ratio = check_ratio(pruning_ratio)
 
-    def select(self, ir: PruningIR, snapshot_name: str = "main") -> list[Label]:
-        """Labels to remove from ``ir``, in the order of its groups.
+    def _select(self, snapshot: Snapshot, candidates: Candidates) -> list[Label]:
+        ratios = self._ratios(candidates.groups)
+        widths: dict[str, int] = {}
+        for group in candidates.groups:
+            wanted = group.size - removed_count(group.size, ratios.get(group.name, 0.0))
+            allowed = candidates.allowed[group.name]
+            widths[group.name] = next((width for width in allowed if width >= wanted), allowed[-1])
+        return labels_at_widths(candidates, widths)
 
-        Scores are those that a criterion collected, or else group magnitude.
-
-        Raises:
-            LabelError: if there is nothing to prune, or ``ignore`` names something unknown.
-        """
-        groups = left_over(ir, ir.groups(snapshot_name), self.ignore)
-        return uniform_labels(groups, ir.scores(snapshot_name), self.pruning_ratio, self.round_to)
-
-
-def left_over(ir: PruningIR, groups: Iterable[Group], ignore: Iterable[str | nn.Module]) -> list[Group]:
-    """Groups that ``ignore`` does not name."""
-    groups = list(groups)
-    paths = {module: path for path, module in ir.model.named_modules()}
-    for entry in ignore:
-        path = entry if isinstance(entry, str) else paths.get(entry)
-        hit = [g for g in groups if path is not None and (g.name == path or g.name.startswith(f"{path}."))]
-        if not hit and path not in paths.values():
-            raise LabelError(f"ignore: there is no group or module {entry!r}")
-        groups = [group for group in groups if group not in hit]
-    return groups
+    def _ratios(self, groups: list[Group]) -> dict[str, float]:
+        ratio = self.pruning_ratio
+        if not isinstance(ratio, dict):
+            return {group.name: ratio for group in groups}
+        return {
+            name: ratio[pattern] for name, pattern in matching(ratio, groups, "pruning_ratio").items()
+        }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
 from .._snapshot import Settings, Snapshot
 from ..axes import Leaf, Positions
+from ..capture import Node
 from ..cost import count_macs, count_parameters
 from ..masks import (
     ActivationMask,
@@ -21,14 +22,16 @@ from ..masks import (
     Constants,
     Exit,
     FixedExit,
+    Forward,
     Masks,
     Removal,
     Terms,
+    Update,
     Why,
     find_exits,
     follow_constants,
     idle_labels,
-    removable,
+    start_removal,
 )
 from ..persistence import note_cut
 from ..surgery import Plan, Replayed, Undo, build_plan, cut_inplace, explain, keep_sets, unfoldable
@@ -37,6 +40,7 @@ from ._activations import leftovers, masking_hooks, refuse_leftovers, to_paramet
 from ._bake import bake, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
 from ._report import SpeedupReport
+from ._stand_in import Merge, StandIns, merge_columns
 from ._why import Explainer
 
 MODES = ("fold", "keep", "raise")
@@ -49,6 +53,7 @@ class Decision:
     removal: Removal
     keep: dict[Leaf, Positions]
     folds: list[Fold]
+    merges: list[Merge]
     replayed: Replayed
 
 
@@ -93,14 +98,45 @@ class Engine:
 
     def infer(self) -> None:
         """Follow constants through the graph."""
-        with self._timed("constants"), masking_hooks(self.model, self.hooked):
-            self.constants = self.follow(self.masks.parameters)
-            self.exits = self.find_exits(self.constants)
-            self.idle = idle_labels(self.structure, self.find_exits(self.follow({})))
+        with self._timed("constants"):
+            self.start_inference()
+            for node in self.snapshot.graph.nodes:
+                self.direct(node)
+            self.finish_inference()
 
-    def follow(self, masks: Mapping[str, Tensor]) -> Constants:
-        """What is known of every tensor under some masks."""
-        return follow_constants(self.snapshot.analysis, self.model, masks)
+    def start_inference(self) -> None:
+        """Before the first :meth:`direct`."""
+        with masking_hooks(self.model, self.hooked):
+            self._forward = Forward(self.snapshot.analysis, self.model, self.masks.parameters, self.updates())
+
+    def direct(self, node: Node) -> None:
+        """What is known of the results of one node, given what is known of its operands."""
+        self._forward.update(node)
+
+    def finish_inference(self) -> None:
+        """After the last :meth:`direct`: nothing is removed yet, and nothing is decided to stay."""
+        with masking_hooks(self.model, self.hooked):
+            unmasked = follow_constants(self.snapshot.analysis, self.model, {}, self.updates())
+        self.constants = self._forward.constants
+        self.exits = self.find_exits(self.constants)
+        self.removal = start_removal(self.structure, idle_labels(self.structure, self.find_exits(unmasked)))
+
+    def indirect(self, node: Node) -> bool:
+        """Give back the labels that one node needs; whether that changed anything."""
+        changed = False
+        for exit_ in self.exits:
+            if exit_.node is node:
+                changed |= any([self.removal.keep(b) for b in exit_.blocks(self.removal.removed, self.terms)])
+        return changed
+
+    @property
+    def terms(self) -> Terms:
+        """What may be removed."""
+        return Terms(exact=self.on_inexact != "fold", border=self.on_inexact == "keep")
+
+    def updates(self) -> dict[int, Update]:
+        """A place for customisation: what to use instead of an operator's own transfer, by node."""
+        return {}
 
     def find_exits(self, constants: Constants) -> list[Exit]:
         """Where axes end, and what is asked there."""
@@ -121,28 +157,34 @@ class Engine:
             SurgeryError: with ``on_inexact="raise"``, if something masked could only be removed inexactly.
         """
         with self._timed("decide"):
-            decision = self._decide(Terms(exact=self.on_inexact != "fold"))
+            decision = self._decide(self.terms)
             if self.on_inexact == "raise":
                 self._refuse_inexact(decision)
         self.decision = decision
         return decision
 
     def _decide(self, terms: Terms) -> Decision:
-        removal = removable(self.structure, self.exits, terms, self.idle)
+        removal = self.removal
+        removal.settle(self.exits, terms)
+        stand_ins = StandIns()
         while True:
             keep, zeroed = keep_sets(self.structure, removal.positions())
             demands = [self._of_label(label.group, label.index) for label in zeroed]
-            folds, disagreeing = ([], []) if demands else find_folds(self.exits, removal.removed)
-            demands += disagreements(disagreeing)
+            merges: list[Merge] = []
+            if terms.border:
+                merges, more = stand_ins.settle(self.exits, removal.removed)
+                demands += more
+            folds: list[Fold] = []
+            if not demands:
+                folds, disagreeing = find_folds(self.exits, removal.removed, exact=terms.exact)
+                demands += disagreements(disagreeing)
             replayed = Replayed()
             if not demands and keep:
                 replayed = self.snapshot.code.replay(keep, self.snapshot.following.bindings.values())
                 demands += self._of_code(replayed, keep)
             if not any([removal.keep(block) for block in demands]):
-                return Decision(removal, keep, folds, replayed)
-            removal.close(self.exits, terms)
-            while removal.leave_one():
-                removal.close(self.exits, terms)
+                return Decision(removal, keep, folds, merges, replayed)
+            removal.settle(self.exits, terms)
 
     def _of_label(self, group: str, index: int) -> Block:
         axis = self.structure.group(group).axis
@@ -171,7 +213,9 @@ class Engine:
         return [Block(a, v, Why.CODE, None, text) for a, v in zip(axes or keep, every, strict=True)]
 
     def _refuse_inexact(self, decision: Decision) -> None:
-        more = removable(self.structure, self.exits, Terms(exact=False), self.idle).removed
+        start = start_removal(self.structure, self.removal.idle)
+        start.settle(self.exits, Terms(exact=False))
+        more = start.removed
         names = {group.axis: group.name for group in self.structure.groups}
         lines = []
         for block in decision.removal.kept_by:
@@ -205,7 +249,6 @@ class Engine:
     def _operate(self, undo: Undo) -> SpeedupReport:
         decision, code = self.decision, self.snapshot.following
         plan = build_plan(self.structure, decision.keep, (), code.bindings.values(), decision.replayed.scales)
-        self.adapt(plan)
         bake(self.model, self.masks.parameters, undo)
         observer = Observer([self.snapshot]) if self.verify else None
         with masking_hooks(self.model, self.hooked) as hooked:
@@ -214,9 +257,10 @@ class Engine:
                     observer.reference(self.model)
             with self._timed("surgery"):
                 add_to_biases(self.model, decision.folds, undo)
-                cut_inplace(self.model, plan, undo)
-                create_biases(self.model, decision.folds, plan, undo)
-                self.replace(undo)
+                merge_columns(self.model, decision.merges, decision.removal.removed, undo)
+                own = self.replace(plan, undo)
+                cut_inplace(self.model, own, undo)
+                create_biases(self.model, decision.folds, own, undo)
             refuse_leftovers(leftovers(self.model, hooked))
         with self._timed("verification"):
             verification = observer.compare(self.model) if observer is not None else None
@@ -225,11 +269,9 @@ class Engine:
         note_cut(self.model, plan)
         return report
 
-    def adapt(self, plan: Plan) -> None:
-        """A place for customisation: change the plan before it is carried out."""
-
-    def replace(self, undo: Undo) -> None:
-        """A place for customisation: replace modules of the model that has been cut."""
+    def replace(self, plan: Plan, undo: Undo) -> Plan:
+        """A place for customisation: replace modules, and return the plan for the others."""
+        return plan
 
     def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
         analysis, removal = self.snapshot.analysis, self.decision.removal

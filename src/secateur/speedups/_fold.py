@@ -66,13 +66,18 @@ class _Share:
         return self.exit.reading
 
 
-def find_folds(exits: Sequence[Exit], removed: Mapping[Leaf, Tensor]) -> tuple[list[Fold], list[_Share]]:
-    """The folds of a removal, and calls of shared layers that do not agree."""
+def find_folds(
+    exits: Sequence[Exit], removed: Mapping[Leaf, Tensor], *, exact: bool
+) -> tuple[list[Fold], list[_Share]]:
+    """The folds of a removal, and calls of shared layers that do not agree.
+
+    If all is to be ``exact``, zero-padded layers take nothing into their biases (they have stand-ins).
+    """
     shares: dict[tuple[str, int], list[_Share]] = defaultdict(list)
     for exit_ in exits:
         if isinstance(exit_, ReadingExit) and isinstance(exit_.reading.bias, BiasPlace):
             place = exit_.reading.bias
-            shares[place.name, place.row].append(_share(exit_, removed))
+            shares[place.name, place.row].append(_share(exit_, removed, exact))
     folds, disagreeing = [], []
     for calls in shares.values():
         first = calls[0]
@@ -91,10 +96,12 @@ def find_folds(exits: Sequence[Exit], removed: Mapping[Leaf, Tensor]) -> tuple[l
     return folds, disagreeing
 
 
-def _share(exit_: ReadingExit, removed: Mapping[Leaf, Tensor]) -> _Share:
+def _share(exit_: ReadingExit, removed: Mapping[Leaf, Tensor], exact: bool) -> _Share:
     reading = exit_.reading
     gone = exit_.removed_columns(removed)
     columns = gone & reading.nonzero & (reading.source.state != 0) & exit_.used(removed)
+    if exact and reading.bordered:
+        columns = torch.zeros_like(columns)
     return _Share(exit_, columns, reading.fed(columns) * exit_.alive(removed))
 
 

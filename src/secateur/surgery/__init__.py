@@ -1,5 +1,7 @@
 """Surgery: a plan of what happens to every tensor and attribute, and carrying it out."""
 
+from ..capture import copy_with as copy_with
+from ..capture import like as like
 from ._apply import REFITS as REFITS
 from ._apply import Cut as Cut
 from ._apply import ParameterMap as ParameterMap
@@ -14,12 +16,13 @@ from ._code import Followed as Followed
 from ._code import Following as Following
 from ._code import explain as explain
 from ._code import unfoldable as unfoldable
-from ._follow import follow as follow
-from ._graph_module import graph_module as graph_module
+from ._constants import Binding as Binding
 from ._constants import Place as Place
 from ._constants import read as read
-from ..capture import copy_with as copy_with
-from ..capture import like as like
+from ._constants import write as write
+from ._follow import follow as follow
+from ._follow import follow_sizes as follow_sizes
+from ._graph_module import graph_module as graph_module
 from ._masking import masked_model as masked_model
 from ._plan import AttributeChange as AttributeChange
 from ._plan import Plan as Plan
@@ -28,4 +31,5 @@ from ._plan import TensorChange as TensorChange
 from ._plan import build_plan as build_plan
 from ._plan import keep_sets as keep_sets
 from ._plan import removed_positions as removed_positions
+from ._put import put_ghost as put_ghost
 from ._replay import Replayed as Replayed

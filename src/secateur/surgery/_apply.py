@@ -82,10 +82,7 @@ def cut_copy(model: nn.Module, plan: Plan) -> tuple[nn.Module, ParameterMap]:
 
     def smaller(source: Source, name: str, tensor: torch.Tensor) -> torch.Tensor:
         change = changes.get(name)
-        if change is None:
-            new = like(tensor.detach().clone(), tensor)
-        else:
-            new = _cut(tensor, change)
+        new = _cut(tensor, change) if change else like(tensor.detach().clone(), tensor)
         if tensor.grad is not None:
             new.grad = _cut_grad(tensor.grad, change) if change else tensor.grad.clone()
         cuts[tensor] = Cut(new, change.positions, change.scales) if change else _uncut(new)
@@ -152,5 +149,5 @@ def fit(model: nn.Module, plan: Plan, undo: Undo) -> None:
 
 
 def _give_back(module: nn.Module, state: dict[str, Any], kind: type) -> None:
-    module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+    module.__class__ = kind
     vars(module).update(state)

@@ -50,7 +50,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             weights = self.in_proj_weight.split(rows)
         return [F.linear(*group) for group in zip(tensors, weights, biases, strict=True)]
 
-    def forward(  # noqa: D102
+    def forward(
         self,
         query: torch.Tensor,
         key: torch.Tensor,

@@ -78,6 +78,20 @@ class Followed:
         self._scale(found, keep)
         return found
 
+    def replay_other(self, model: nn.Module, keep: Keep) -> Replayed:
+        """As :meth:`replay`, with the code of another model, whose tensors become ghosts for good.
+
+        Its tensors have the names that those of this model have.
+        """
+        graph = self.structure.analysis.graph
+        replay = Replay(self.structure.analysis, keep, self.detail)
+        ids = {name: value.id for value in graph.values for name in value.names}
+        for source, name, _ in list(owned_tensors(model)):
+            put_ghost(model, source, name, replay.ghost(ids[name]))
+        found = replay.run(model, self.args, self.kwargs)
+        self._scale(found, keep)
+        return found
+
     @cached_property
     def _shadow(self) -> nn.Module:
         """A copy of the model in which all tensors are ghosts."""
@@ -167,7 +181,6 @@ class Followed:
         return list(candidates(mismatch, dim, self._paths))
 
 
-
 def owned_ghosts(shadow: nn.Module) -> Iterator[tuple[Source, str, Ghost]]:
     """Every ghost of a shadow with its place."""
     for source, name, tensor in owned_tensors(shadow):
@@ -224,14 +237,12 @@ def trial_cut(
     code: Followed, groups: Iterable[Group], following: Following, shares: Shares
 ) -> dict[Leaf, Positions]:
     """Keep sets at ``shares`` of every group, as far as balances allow."""
-    wanted = {g.axis: max(1, int(g.size * shares(g, n))) for n, g in enumerate(groups)}
+    wanted = {g.axis: max(1, round(g.size * shares(g, n))) for n, g in enumerate(groups)}
     wanted = {axis: size for axis, size in wanted.items() if size < axis.size}
     return balanced_cut(code, following, wanted)
 
 
-def balanced_cut(
-    code: Followed, following: Following, wanted: Mapping[Leaf, int]
-) -> dict[Leaf, Positions]:
+def balanced_cut(code: Followed, following: Following, wanted: Mapping[Leaf, int]) -> dict[Leaf, Positions]:
     """Keep sets at the wanted sizes, or at the next larger ones that balance."""
     resolve = code.structure.analysis.algebra.resolve
     relations = [[resolve(dim) for dim in dims] for dims in following.relations]

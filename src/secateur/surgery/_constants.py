@@ -8,7 +8,7 @@ code reads, is a candidate; it is taken when setting it makes the difference go 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +87,7 @@ def write_all(model: nn.Module, sizes: Mapping[Place, int]) -> None:
         write(module, path, size)
 
 
-def candidates(
-    mismatch: Mismatch, dim: Dim, paths: dict[nn.Module, str]
-) -> Iterator[tuple[Place, Dim]]:
+def candidates(mismatch: Mismatch, dim: Dim, paths: dict[nn.Module, str]) -> Iterator[tuple[Place, Dim]]:
     """Places that may hold the number that a mismatch is about, nearest module first.
 
     First those that hold the number itself; then those that hold a factor or a term of it, for code

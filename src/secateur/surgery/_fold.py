@@ -31,15 +31,18 @@ _MOVES = {
     for p in (getattr(aten, name),)
 }  # fmt: skip
 _SUMS = {aten.add, aten.sub, aten.cat, aten.stack, aten.concat}
-_PASSES = {aten.neg, aten.to, aten._to_copy, aten.dropout, aten.roll, aten.flip, aten.repeat, aten.repeat_interleave}
+_PASSES = {
+    getattr(aten, name)
+    for name in ("neg", "to", "_to_copy", "dropout", "roll", "flip", "repeat", "repeat_interleave")
+}
 _FACTORS = {aten.mul, aten.div, aten.matmul, aten.bmm}
 _ROWS: dict[Any, dict[str, int]] = {
     # Of each parameter, the dimension that runs along the result's features.
     aten.linear: {"weight": 0, "bias": 0},
-    **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), {"weight": 0, "bias": 0}),
+    **{conv: {"weight": 0, "bias": 0} for conv in (aten.conv1d, aten.conv2d, aten.conv3d)},
     aten.addmm: {"mat2": 1, "self": -1},
     aten.matmul: {"other": -1},
-    **dict.fromkeys((aten.layer_norm, aten.rms_norm), {"weight": -1, "bias": -1}),
+    **{norm: {"weight": -1, "bias": -1} for norm in (aten.layer_norm, aten.rms_norm)},
     aten.batch_norm: {"weight": 0, "bias": 0},
 }
 _CHANNELS = {aten.conv1d, aten.conv2d, aten.conv3d, aten.batch_norm}
@@ -122,9 +125,7 @@ class Folder:
         path[node.index] = frozenset(tensors)
         return bool(tensors) and all(self._back(id_, path, ends) for id_ in tensors)
 
-    def _back_through_factor(
-        self, node: Node, tensors: list[int], path: Followed, ends: list[Node]
-    ) -> bool:
+    def _back_through_factor(self, node: Node, tensors: list[int], path: Followed, ends: list[Node]) -> bool:
         # Only one of the factors takes it in; a square would take it in twice.
         for id_ in tensors[: 1 if packet(node) is aten.div else None]:
             trial, found = dict(path), list(ends)

@@ -8,7 +8,7 @@ Nothing of the model is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..axes import Dim, Group, Keep, Leaf
@@ -50,9 +50,23 @@ def follow(code: Followed) -> Following:
     return following
 
 
-def _follow_trial(
-    code: Followed, groups: list[Group], following: Following, shares: Shares
-) -> list[Group]:
+def follow_sizes(code: Followed, following: Following, sizes: Mapping[Leaf, int]) -> Replayed:
+    """Make the code follow one very cut, as far as bindings and relations can; nothing is pinned."""
+
+    def shares(group: Group, number: int) -> float:
+        return sizes.get(group.axis, group.size) / group.size
+
+    groups = list(code.structure.groups)
+    found = _bind(code, groups, following, shares)
+    for _ in range(ROUNDS):
+        related = None if found.clean else relate(code, groups, found, following, shares)
+        if related is None:
+            break
+        found = related if related.clean else _bind(code, groups, following, shares)
+    return found
+
+
+def _follow_trial(code: Followed, groups: list[Group], following: Following, shares: Shares) -> list[Group]:
     """Make the code follow one cut; returns the groups that it can follow."""
     while groups:
         found = _bind(code, groups, following, shares)
@@ -111,9 +125,7 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
 Choice = list[Binding]
 
 
-def _choices(
-    code: Followed, following: Following, mismatches: Iterable[Mismatch]
-) -> list[list[Choice]]:
+def _choices(code: Followed, following: Following, mismatches: Iterable[Mismatch]) -> list[list[Choice]]:
     """For every line of code that went wrong: the candidates of each of its calls."""
     lines: dict[Any, list[Choice]] = {}
     for mismatch in mismatches:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo  # pyright: ignore[reportPrivateUsage]
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from ..axes import Analysis, Concat, Dim, Keep, Leaf, kept_size, number_value
-from ..capture import ModuleCall, Node, Ref, Source, map_tree
+from ..capture import ModuleCall, Node, Ref, Source, map_tree, owned_tensors
 
 
 def graph_module(analysis: Analysis, keep: Keep, model: nn.Module) -> fx.GraphModule:
@@ -86,10 +86,7 @@ class _Writer:
         value = self._recorded.values[id_]
         if value.source is Source.CONSTANT:
             return self._recorded.constants[id_]
-        steps = {"": self._model}
-        steps |= {f"{path}.": module for path, module in self._model.named_modules() if path}
-        prefix = max((p for p in steps if value.name.startswith(p)), key=len)
-        return eval(f"module.{value.name.removeprefix(prefix)}", {"module": steps[prefix]})  # noqa: S307
+        return next(tensor for _, name, tensor in owned_tensors(self._model) if name == value.name)
 
     def _call(self, node: Node) -> None:
         if not node.outputs:

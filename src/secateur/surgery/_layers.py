@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from torch import nn
@@ -79,9 +79,7 @@ _SIZES: list[tuple[type | tuple[type, ...], Callable[[Any], Sizes]]] = [
 ]
 
 
-def stale_sizes(
-    model: nn.Module, *, ghosts: bool = False
-) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
+def stale_sizes(model: nn.Module, *, ghosts: bool = False) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
     """(path, module, attribute, value, size of its parameters) wherever the two differ.
 
     With ``ghosts`` parametrized layers are passed over: their weights have to be computed.
@@ -89,21 +87,30 @@ def stale_sizes(
     for path, module in model.named_modules():
         if ghosts and is_parametrized(module):
             continue
-        for kinds, sizes_of in _SIZES:
-            if isinstance(module, kinds):
-                with _at_rest(module):
-                    sizes = sizes_of(module)
-                for name, size in sizes.items():
-                    value = getattr(module, name, size)
-                    if value != size:
-                        yield path, module, name, value, size
-                break
+        for name, size in _sizes_of(module).items():
+            value = getattr(module, name, size)
+            if value != size:
+                yield path, module, name, value, size
+
+
+def _sizes_of(module: nn.Module) -> Sizes:
+    """The sizes that a layer keeps, as its parameters have them; none for other modules."""
+    sizes_of = next((sizes_of for kinds, sizes_of in _SIZES if isinstance(module, kinds)), None)
+    if sizes_of is None:
+        return {}
+    with _at_rest(module):
+        return sizes_of(module)
+
+
+def _parametrizations(module: nn.Module) -> list[nn.Module]:
+    found = module._modules.get("parametrizations")
+    return list(found.modules()) if found is not None and is_parametrized(module) else []
 
 
 @contextlib.contextmanager
-def _at_rest(module: nn.Module) -> Iterator[None]:
+def _at_rest(module: nn.Module) -> Generator[None]:
     """Reading a parametrized weight computes it; in training mode spectral norm changes by that."""
-    parts = list(module.parametrizations.modules()) if is_parametrized(module) else []
+    parts = _parametrizations(module)
     training = [part.training for part in parts]
     try:
         for part in parts:

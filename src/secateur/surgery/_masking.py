@@ -52,9 +52,7 @@ def zero_out(tensor: torch.Tensor, rows: list[torch.Tensor | None]) -> None:
                 tensor.index_fill_(dim, positions.to(tensor.device), 0)
 
 
-def masked_model(
-    model: nn.Module, structure: Structure, removed: Mapping[Leaf, set[int]]
-) -> nn.Module:
+def masked_model(model: nn.Module, structure: Structure, removed: Mapping[Leaf, set[int]]) -> nn.Module:
     """A copy of ``model`` with every parameter position that is to be removed set to zero."""
     touched = zero_positions(structure, removed)
 

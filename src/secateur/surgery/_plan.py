@@ -34,8 +34,8 @@ class TensorChange:
     """A parameter, buffer or tensor attribute that gets smaller.
 
     ``positions`` has an entry for each dimension: the positions that stay, None for all of them.
-    ``scales`` are factors for a part of the new tensor: (dimension, positions, factor). ``zeros`` are positions of the
-    new tensor to set to zero, by dimension.
+    ``scales`` are factors for a part of the new tensor: (dimension, positions, factor). ``zeros`` are
+    positions of the new tensor to set to zero, by dimension.
     """
 
     names: tuple[str, ...]
@@ -49,10 +49,10 @@ class TensorChange:
 
 @dataclass(frozen=True)
 class AttributeChange:
-    """A number in an attribute that the model's code reads."""
+    """A number in an attribute that the model's code reads, or in its config; None where none was set."""
 
     place: Place
-    before: int
+    before: int | None
     after: int
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,15 +78,17 @@ def put_numbers(model: nn.Module, sizes: Mapping[Place, int], undo: Undo) -> Non
     """Write numbers into attributes, items of tuples and fields of config objects."""
     for place in sizes:
         module, path = model.get_submodule(place.module), place.path
-        undo.note(lambda module=module, path=path, value=read(module, path): write(module, path, value))
+        try:
+            undo.note(partial(write, module, path, read(module, path)))
+        except AttributeError:  # a field that a config does not have yet
+            undo.note(partial(delattr, read(module, path[:-1]), path[-1]))
         if len(path) > 1:  # written into a copy of it, perhaps: the original comes back first
-            held = getattr(module, str(path[0]))
-            undo.note(lambda module=module, name=str(path[0]), held=held: setattr(module, name, held))
+            undo.note(partial(setattr, module, str(path[0]), getattr(module, str(path[0]))))
     write_all(model, sizes)
 
 
 def refresh_layers(model: nn.Module, undo: Undo, *, ghosts: bool = False) -> None:
     """Make the sizes that torch's own layers keep beside their parameters fit these."""
     for _, module, name, value, size in list(stale_sizes(model, ghosts=ghosts)):
-        undo.note(lambda module=module, name=name, value=value: setattr(module, name, value))
+        undo.note(partial(setattr, module, name, value))
         setattr(module, name, size)

@@ -7,10 +7,10 @@ the same size near the call that went wrong, and see whether it goes right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..axes import Analysis, Dim, Group, Leaf
+from ..axes import Analysis, Dim, Group, Keep, Leaf, kept_size
 from ..capture import Node
 from ._code import Followed, Following, Shares, progress, trial_cut
 from ._replay import Replayed
@@ -20,7 +20,8 @@ def relate(
     code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares
 ) -> Replayed | None:
     """Find dimensions that the code takes to be equal: the replay that balancing them improves."""
-    for dims in _equal_dims(code, groups, found):
+    before = trial_cut(code, groups, following, shares)
+    for dims in _equal_dims(code, groups, found, before):
         following.relations += dims
         keep = trial_cut(code, groups, following, shares)
         for bindings in (following.bindings, *following.neutral[:2]):
@@ -32,31 +33,43 @@ def relate(
     return None
 
 
-def _equal_dims(code: Followed, groups: list[Group], found: Replayed) -> list[list[tuple[Dim, ...]]]:
+def _equal_dims(
+    code: Followed, groups: list[Group], found: Replayed, keep: Keep
+) -> list[list[tuple[Dim, ...]]]:
     """Sets of dimensions of one size within a module that went wrong, by the line that did.
 
-    Each candidate is a list with a set for every module that the same line went wrong in.
+    First pairs: what a number should have been, and a dimension that has the size which it was.
+    Then all dimensions of a size together. Each candidate is a list with a set for every module
+    that the same line went wrong in.
     """
     analysis = code.structure.analysis
     axes = {group.axis for group in groups}
     candidates: dict[Any, list[tuple[Dim, ...]]] = {}
-    seen: set[str] = set()
+    seen: set[tuple[str, Any]] = set()
     for mismatch in found.mismatches:
-        node = mismatch.node
-        if mismatch.number is None or node.module in seen:
+        node, number = mismatch.node, mismatch.number
+        if number is None or (node.module, number.position) in seen:
             continue
-        seen.add(node.module)
-        wrong = set(analysis.algebra.leaves(mismatch.number.dim))
-        # Submodules too: the width may come in through a layer, and be used in the forward around it.
-        inside = f"{node.module}."
-        nearby = (n for n in analysis.graph.nodes if f"{n.module}.".startswith(inside))
-        for size, dims in _by_size(analysis, nearby).items():
-            leaves = {axis for dim in dims for axis in analysis.algebra.leaves(dim)}
-            if len(dims) > 1 and leaves & wrong and leaves & axes:
-                line = (node.site.code, node.site.line) if node.site else node.module
-                key = (line, size == mismatch.recorded, len(dims))
+        seen.add((node.module, number.position))
+        line = (node.site.code, node.site.line) if node.site else node.module
+        wrong = analysis.algebra.resolve(number.dim)
+        nearby = _by_size(analysis, _inside(analysis, node.module))
+        for rank, other in enumerate(nearby.get(wrong.size, ())):
+            if kept_size(other, keep) == abs(mismatch.actual) != kept_size(wrong, keep):
+                candidates.setdefault((0, line, number.position, rank), []).append((wrong, other))
+        leaves = set(analysis.algebra.leaves(wrong))
+        for size, dims in nearby.items():
+            touched = {axis for dim in dims for axis in analysis.algebra.leaves(dim)}
+            if len(dims) > 1 and touched & leaves and touched & axes:
+                key = (1, line, size == mismatch.recorded, len(dims))
                 candidates.setdefault(key, []).append(tuple(dims))
-    return list(candidates.values())
+    return [candidates[key] for key in sorted(candidates, key=lambda key: key[0])]
+
+
+def _inside(analysis: Analysis, module: str) -> Iterator[Node]:
+    """Calls in a module and in its submodules: a width may come in through a layer of it."""
+    prefix = f"{module}."
+    return (node for node in analysis.graph.nodes if not module or f"{node.module}.".startswith(prefix))
 
 
 def _by_size(analysis: Analysis, nodes: Iterable[Node]) -> dict[int, list[Dim]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,16 +14,13 @@ from ._compare import Verification, compare, draw_inputs, run
 from ._decisions import Decisions, takes_decisions
 
 
-class Recorded(Protocol):
+class Recorded(NamedTuple):
     """A set of inputs, with the graph that was recorded at them."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    @property
-    def graph(self) -> Graph:
-        """What one run dispatched."""
-        ...
+    graph: Graph
 
 
 class Observer:
@@ -51,7 +48,7 @@ class Observer:
         return compare(self._outputs, outputs, at=self._where())
 
     @contextlib.contextmanager
-    def _watch(self, snapshot: Recorded, imposed: list[torch.Tensor] | None) -> Iterator[Decisions | None]:
+    def _watch(self, snapshot: Recorded, imposed: list[torch.Tensor] | None) -> Generator[Decisions | None]:
         if not takes_decisions(snapshot.graph):
             yield None
             return
@@ -65,7 +62,7 @@ class Observer:
         chosen = ", ".join(sorted(names))
         return f"the model's outputs, with the masked model's choices imposed ({chosen})"
 
-    def _inputs(self) -> Iterator[tuple[Recorded, tuple[tuple[Any, ...], dict[str, Any]]]]:
+    def _inputs(self) -> Generator[tuple[Recorded, tuple[tuple[Any, ...], dict[str, Any]]]]:
         for snapshot in self._snapshots:
             for inputs in draw_inputs(snapshot.args, snapshot.kwargs, self._draws):
                 yield snapshot, inputs

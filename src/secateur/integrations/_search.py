@@ -1,0 +1,157 @@
+"""Find the fields of a config that make a model's class build given shapes."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..surgery import read
+from ._fields import Observed, Path, Value, Values, choices, head_width, unset_fields, value_at
+from ._skeleton import build, shapes_of, with_values
+
+MOST_BUILDS = 32
+MOST_SECONDS = 1.0
+MOST_REFUSALS = 2
+MOST_UNSET_SIZES = 3
+
+Shapes = Mapping[str, tuple[int, ...]]
+Assigned = tuple[tuple[Path, Value], ...]
+
+
+@dataclass
+class Search:
+    """A best-first search over the values of fields, from the likeliest ones outwards.
+
+    The distance of a config is the number of dimensions (and of attributes that the model's code
+    is known to read) in which what the class builds differs from what is wanted.
+
+    Attributes:
+        kind: the model's class.
+        config: the config before the cut; only read.
+        wanted: shapes of the state dict after the cut.
+        attributes: numbers that the code reads, by module and name, as they have to be.
+        observed: what became of every size.
+        known: fields whose values are known, since the model's code reads them.
+        few: fields that say how many layers there are, with the number to search with.
+        nearest: the mismatches of the nearest config so far, for the user.
+    """
+
+    kind: type[nn.Module]
+    config: Any
+    wanted: Shapes
+    attributes: Mapping[tuple[str, str], int]
+    observed: Observed
+    known: Mapping[Path, int]
+    few: Mapping[Path, int]
+    nearest: list[str] = field(default_factory=list)
+    _distances: dict[Assigned, tuple[int, list[int]]] = field(default_factory=dict)
+    _least: int | None = None
+
+    def run(self, accept: Callable[[dict[Path, Value]], bool]) -> dict[Path, Value] | None:
+        """The first values that build what is wanted and that ``accept`` takes, None if there are none.
+
+        Only fields that have to change are in the result.
+        """
+        end = time.perf_counter() + MOST_SECONDS
+        options = choices(self.config, self.observed)
+        options = {path: sizes for path, sizes in options.items() if path not in self.known}
+        likely = {path: sizes[0] for path, sizes in options.items()} | dict(self.known)
+        queue: list[tuple[int, int, dict[Path, Value]]] = []
+        for values in (likely, dict(self.known)):
+            self._push(queue, self._changed(values))
+        refused = 0
+        while queue and refused < MOST_REFUSALS and len(self._distances) < MOST_BUILDS:
+            distance, _, values = heapq.heappop(queue)
+            if time.perf_counter() > end:
+                break
+            if distance == 0:
+                for fewer in dict.fromkeys(map(_frozen, (self._least_of(values), values))):
+                    if accept(dict(fewer)):
+                        return dict(fewer)
+                    refused += 1
+            for other in self._neighbours(values, options):
+                if self._push(queue, other) == 0 and distance:
+                    break  # the rest would only be another way to say it
+        return None
+
+    def _push(
+        self, queue: list[tuple[int, int, dict[Path, Value]]], values: dict[Path, Value]
+    ) -> int | None:
+        if _frozen(values) in self._distances:
+            return None
+        distance = self._distance(values)
+        heapq.heappush(queue, (distance, len(self._distances), values))
+        return distance
+
+    def _changed(self, values: Values) -> dict[Path, Value]:
+        return {path: v for path, v in values.items() if v != value_at(self.config, path)}
+
+    def _least_of(self, values: dict[Path, Value]) -> dict[Path, Value]:
+        """The values without those that make no difference."""
+        for path in list(values):
+            fewer = {p: v for p, v in values.items() if p != path}
+            if path not in self.known and self._distance(fewer) == 0:
+                values = fewer
+        return values
+
+    def _neighbours(
+        self, values: dict[Path, Value], options: Mapping[Path, list[int]]
+    ) -> Iterator[dict[Path, Value]]:
+        for path, sizes in options.items():
+            for size in sizes[:3]:
+                if values.get(path, value_at(self.config, path)) != size:
+                    yield self._changed({**values, path: size})
+        _, missing = self._distances[_frozen(values)]
+        for path in unset_fields(self.config):
+            width = head_width(self.config, path)
+            sizes = list(self.observed.get(width or 0, {})) if path[-1] == "head_dim" else missing
+            for size in sizes[:MOST_UNSET_SIZES]:
+                if values.get(path) != size:
+                    yield {**values, path: size}
+
+    def _distance(self, values: dict[Path, Value]) -> int:
+        key = _frozen(values)
+        if key not in self._distances:
+            self._distances[key] = self._measure(values)
+        return self._distances[key][0]
+
+    def _measure(self, values: dict[Path, Value]) -> tuple[int, list[int]]:
+        """How far the built model is from the wanted one, and sizes that are wanted and not built."""
+        try:
+            model = build(self.kind, with_values(self.config, {**values, **self.few}))
+        except Exception as error:  # noqa: BLE001 - whatever a class raises, this config is none
+            if not self.nearest:
+                self.nearest = [f"{type(error).__name__}: {error}"]
+            return sum(map(len, self.wanted.values())), []
+        built, missing, texts = shapes_of(model), [], []
+        distance = 0
+        for name, shape in built.items():
+            wanted = self.wanted.get(name, ())
+            if len(wanted) != len(shape):
+                distance += len(shape)
+                continue
+            wrong = [w for w, b in zip(wanted, shape, strict=True) if w != b]
+            distance += len(wrong)
+            missing += wrong
+            texts += [f"{name} is {wanted}, and the nearest config builds {shape}"] if wrong else []
+        distance += sum(not _holds(model, *place, n) for place, n in self.attributes.items())
+        if self._least is None or distance < self._least:
+            self._least, self.nearest = distance, texts
+        return distance, sorted(set(missing), key=missing.count, reverse=True)
+
+
+def _frozen(values: Values) -> Assigned:
+    return tuple(sorted(values.items(), key=lambda item: str(item[0])))
+
+
+def _holds(model: nn.Module, module: str, name: str, number: int) -> bool:
+    """Whether an attribute has the value, as far as the model has that module."""
+    try:
+        return read(model.get_submodule(module), (name,)) == number
+    except AttributeError:
+        return True
