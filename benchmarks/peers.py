@@ -72,9 +72,10 @@ def theirs(name: str, side: int, check: bool) -> Record:
     loaded.forward()
     total = _count(loaded.model)
     importance = torch_pruning.importance.MagnitudeImportance(p=2)
+    heads = _heads(loaded)
     with peak_memory() as peak:
         start = time.process_time()
-        _step(_pruner(loaded, importance))
+        _step(_pruner(loaded, importance, heads))
         seconds = time.process_time() - start
     _as_documented(loaded.model)
     record: Record = {"seconds": seconds, "memory": peak(), "removed": 1 - _count(loaded.model) / total}
@@ -86,10 +87,9 @@ def theirs(name: str, side: int, check: bool) -> Record:
     return record
 
 
-def _pruner(loaded: Loaded, importance: Any) -> Any:
+def _pruner(loaded: Loaded, importance: Any, heads: list[nn.Module]) -> Any:
     import torch_pruning
 
-    heads = [m for m in loaded.model.modules() if isinstance(m, nn.Linear) and m.out_features == _classes(loaded)]
     options: dict[str, Any] = {}
     if hasattr(loaded.model, "hidden_dim"):
         options["round_to"] = loaded.model.encoder.layers[0].num_heads
@@ -101,10 +101,11 @@ def _pruner(loaded: Loaded, importance: Any) -> Any:
     )  # fmt: skip
 
 
-def _classes(loaded: Loaded) -> int:
+def _heads(loaded: Loaded) -> list[nn.Module]:
+    """Linear layers as wide as the model's output, which may not be pruned."""
     output = loaded.forward()
-    output = output if isinstance(output, torch.Tensor) else output[0]
-    return output.shape[-1]
+    classes = (output if isinstance(output, torch.Tensor) else output[0]).shape[-1]
+    return [m for m in loaded.model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
 
 
 def _step(pruner: Any) -> None:
@@ -123,7 +124,8 @@ def _their_error(name: str, side: int) -> Record:
 
     loaded, twin = load(name, side=side), load(name, side=side)
     original = copy.deepcopy(loaded.model)
-    pruners = [_pruner(one, torch_pruning.importance.RandomImportance()) for one in (loaded, twin)]
+    random = torch_pruning.importance.RandomImportance()
+    pruners = [_pruner(one, random, _heads(one)) for one in (loaded, twin)]
     for parameter in twin.model.parameters():
         parameter.data = torch.arange(parameter.numel(), dtype=torch.float64).reshape(parameter.shape)
     for pruner in pruners:

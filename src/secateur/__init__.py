@@ -33,6 +33,7 @@ from .selectors import GlobalScoreLabelSelector as GlobalScoreLabelSelector
 from .selectors import IsomorphicLabelSelector as IsomorphicLabelSelector
 from .selectors import ThresholdLabelSelector as ThresholdLabelSelector
 from .selectors import UniformLabelSelector as UniformLabelSelector
+from .speedups import ModelSpeedup as ModelSpeedup
 from .speedups import SpeedupReport as SpeedupReport
 from .speedups import speedup as speedup
 from .verification import verify as verify

@@ -31,7 +31,7 @@ from .surgery import (
     masked_model,
     removed_positions,
 )
-from .verification import Observer, Recorded, Verification
+from .verification import Observer, Verification
 
 
 def cut(
@@ -52,7 +52,7 @@ def cut(
     bindings = snapshot.following.bindings.values()
     with _timed(seconds, "replay"):
         code = snapshot.code
-        found = code.replay(keep, bindings) if code.writes_sizes else code.assume(keep)
+        found = code.replay(keep, bindings) if code.depends_on_sizes else code.assume(keep)
         if not found.clean and follow_sizes(code, snapshot.following, sizes_of(keep)).clean:
             # The code takes more sizes to be equal than the trials had shown.
             structure.relations = tuple(snapshot.following.relations)
@@ -66,7 +66,7 @@ def cut(
         fitted = fit_config(code, plan, found, bindings) if output == "module" else FittedConfig()
         plan.attributes += fitted.changes
     seen = [snapshot] if output == "graph" else snapshots
-    observer = Observer([Recorded(s.args, s.kwargs, s.graph) for s in seen])
+    observer = Observer([s.recorded() for s in seen])
     if verify:
         with _timed(seconds, "reference"):
             observer.reference(masked_model(snapshot.model, structure, removed))

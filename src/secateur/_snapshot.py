@@ -17,6 +17,7 @@ from .capture import Detail, Graph, record, without_gc
 from .cost import mac_savings
 from .criteria import magnitude_scores
 from .surgery import Followed, Following, follow, unfoldable
+from .verification import Recorded
 
 LeafModules = Iterable[str | type | nn.Module]
 
@@ -70,6 +71,10 @@ class Snapshot:
         graph = record(self.model, self.args, self.kwargs, detail=self.settings.detail())
         self.seconds["capture"] = graph.seconds
         return graph
+
+    def recorded(self) -> Recorded:
+        """The inputs with their graph, for verification."""
+        return Recorded(self.args, self.kwargs, self.graph)
 
     @cached_property
     def analysis(self) -> Analysis:

@@ -97,6 +97,14 @@ class ModuleStack:
             enter.remove()
             leave.remove()
 
+    def place_of(self, error: BaseException) -> str:
+        """The innermost module in whose code ``error`` was raised, for a message."""
+        where, trace = "", error.__traceback__
+        while trace is not None:
+            where = self._paths.get(trace.tb_frame.f_locals.get("self"), where)
+            trace = trace.tb_next
+        return f"module {where!r}" if where else "the model itself"
+
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self._paths.get(module)
         if path is not None:

@@ -301,13 +301,13 @@ class Recorder(TorchDispatchMode):
 
     def explain(self, error: Exception) -> str:
         """What to tell a user whose forward raised."""
-        where = self._stack.path
+        where = self._stack.place_of(error)
         inputs = ", ".join(
             f"{path}: {tuple(self.graph.values[id_].shape)} {self.graph.values[id_].dtype}"
             for path, id_ in self.graph.inputs.items()
         )
         return (
-            f"the model's forward raised {type(error).__name__} in module {where!r}: {error}\n"
+            f"the model's forward raised {type(error).__name__} in {where}: {error}\n"
             f"It was called with {inputs or 'no tensors'}. Check that model(*args, **kwargs) runs."
         )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +13,10 @@ from ..surgery import read
 from ._fields import Observed, Path, Value, Values, choices, head_width, unset_fields, value_at
 from ._skeleton import build, shapes_of, with_values
 
-MOST_BUILDS = 32
-MOST_SECONDS = 1.0
+MOST_BUILDS = 64
+MOST_SECONDS = 2.0  # of CPU time
 MOST_REFUSALS = 2
-MOST_UNSET_SIZES = 3
+MOST_SIZES = 4
 
 Shapes = Mapping[str, tuple[int, ...]]
 Assigned = tuple[tuple[Path, Value], ...]
@@ -25,7 +24,7 @@ Assigned = tuple[tuple[Path, Value], ...]
 
 @dataclass
 class Search:
-    """A best-first search over the values of fields, from the likeliest ones outwards.
+    """A descent from the likeliest values of all fields, one field at a time.
 
     The distance of a config is the number of dimensions (and of attributes that the model's code
     is known to read) in which what the class builds differs from what is wanted.
@@ -51,33 +50,95 @@ class Search:
     nearest: list[str] = field(default_factory=list)
     _distances: dict[Assigned, tuple[int, list[int]]] = field(default_factory=dict)
     _least: int | None = None
+    _base: dict[str, tuple[int, ...]] | None = None
+    _end: float = 0.0
 
     def run(self, accept: Callable[[dict[Path, Value]], bool]) -> dict[Path, Value] | None:
         """The first values that build what is wanted and that ``accept`` takes, None if there are none.
 
         Only fields that have to change are in the result.
         """
-        end = time.perf_counter() + MOST_SECONDS
+        self._end = time.process_time() + MOST_SECONDS
         options = choices(self.config, self.observed)
-        options = {path: sizes for path, sizes in options.items() if path not in self.known}
+        options = {
+            path: sizes
+            for path, sizes in options.items()
+            if path not in self.known and path not in self.few and self._matters(path, sizes)
+        }
         likely = {path: sizes[0] for path, sizes in options.items()} | dict(self.known)
-        queue: list[tuple[int, int, dict[Path, Value]]] = []
-        for values in (likely, dict(self.known)):
-            self._push(queue, self._changed(values))
-        refused = 0
-        while queue and refused < MOST_REFUSALS and len(self._distances) < MOST_BUILDS:
-            distance, _, values = heapq.heappop(queue)
-            if time.perf_counter() > end:
-                break
-            if distance == 0:
-                for fewer in dict.fromkeys(map(_frozen, (self._least_of(values), values))):
+        refused: set[Assigned] = set()
+        for start in ({**likely, **self._head_widths()}, likely, dict(self.known)):
+            values = self._descend(self._changed(start), options)
+            if self._distance(values):
+                continue
+            for fewer in map(_frozen, (self._least_of(values), values)):
+                if fewer not in refused:
                     if accept(dict(fewer)):
                         return dict(fewer)
-                    refused += 1
-            for other in self._neighbours(values, options):
-                if self._push(queue, other) == 0 and distance:
-                    break  # the rest would only be another way to say it
+                    refused.add(fewer)
+            if len(refused) >= MOST_REFUSALS:
+                break
         return None
+
+    def _descend(
+        self, values: dict[Path, Value], options: Mapping[Path, list[int]]
+    ) -> dict[Path, Value]:
+        """Change one field after the other as long as that brings the built model nearer."""
+        before = None
+        while before != values and self._distance(values):
+            before = values
+            for path in (*options, *unset_fields(self.config)):
+                for size in self._sizes(path, values, options):
+                    other = self._changed({**values, path: size})
+                    if self._spent():
+                        return values
+                    if self._distance(other) < self._distance(values):
+                        values = other
+        return values
+
+    def _sizes(
+        self, path: Path, values: dict[Path, Value], options: Mapping[Path, list[int]]
+    ) -> list[int]:
+        """The values to try for one field, likeliest first."""
+        if path in options:
+            return options[path][:MOST_SIZES]
+        if path[-1] == "head_dim":
+            return list(self.observed.get(head_width(self.config, path) or 0, {}))[:MOST_SIZES]
+        return self._distances[_frozen(values)][1][:MOST_SIZES]
+
+    def _spent(self) -> bool:
+        return len(self._distances) >= MOST_BUILDS or time.process_time() > self._end
+
+    def _changed(self, values: Values) -> dict[Path, Value]:
+        return {path: v for path, v in values.items() if v != value_at(self.config, path)}
+
+    def _least_of(self, values: dict[Path, Value]) -> dict[Path, Value]:
+        """The values without those that make no difference."""
+        for path in list(values):
+            fewer = {p: v for p, v in values.items() if p != path}
+            if path not in self.known and self._distance(fewer) == 0:
+                values = fewer
+        return values
+
+    def _matters(self, path: Path, sizes: list[int]) -> bool:
+        """Whether any shape follows from a field: a coincidence of numbers is no size."""
+        other = next(size for size in sizes if size != value_at(self.config, path))
+        few = with_values(self.config, self.few)
+        if self._base is None:
+            self._base = shapes_of(build(self.kind, few))
+        try:
+            return shapes_of(build(self.kind, with_values(few, {path: other}))) != self._base
+        except Exception:  # noqa: BLE001 - a class that minds
+            return True
+
+    def _head_widths(self) -> dict[Path, Value]:
+        """The likeliest width of heads, for configs that have no field set for it."""
+        widths: dict[Path, Value] = {}
+        for path in unset_fields(self.config):
+            sizes = self.observed.get(head_width(self.config, path) or 0)
+            if sizes:
+                widths[path] = sizes.most_common(1)[0][0]
+        return widths
 
     def _push(
         self, queue: list[tuple[int, int, dict[Path, Value]]], values: dict[Path, Value]

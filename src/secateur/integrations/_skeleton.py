@@ -78,7 +78,7 @@ def depth_fields(model: nn.Module, config: Any) -> list[Path]:
     return [
         path
         for path, value in integer_fields(config)
-        if isinstance(path[-1], str) and "layer" in path[-1] and value in lengths and value > FEW_LAYERS
+        if isinstance(path[-1], str) and "layer" in path[-1] and value in lengths and value >= FEW_LAYERS
     ]
 
 

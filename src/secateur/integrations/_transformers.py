@@ -168,9 +168,10 @@ def _search(path: str, module: nn.Module, wanted: dict[str, tuple[int, ...]], cu
     if few:
         try:
             built = shapes_of(build(type(module), with_values(config, few)))
-            few = few if built.items() <= shapes_of(module).items() else {}
+            shortens = built.items() <= shapes_of(module).items()
         except Exception:  # noqa: BLE001 - a class that wants all its layers gets them
-            few = {}
+            shortens = False
+        few = few if shortens else {}
     known: dict[Path, int] = {}
     attributes: dict[tuple[str, str], int] = {}
     prefix = f"{path}." if path else ""

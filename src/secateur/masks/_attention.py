@@ -37,7 +37,7 @@ def _only_zeros(known: Known) -> Known:
 
 
 def _either(rows: Known, columns: Known, shape: tuple[int, ...]) -> Known:
-    if not (bool(rows.state.any()) or bool(columns.state.any())):
+    if not (rows.anything or columns.anything):
         return unknown(shape)
     a, b = compress(*rows.tensors), compress(*columns.tensors)
     value = torch.where(a[1] == EXACTLY, a[0], b[0])

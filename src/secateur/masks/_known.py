@@ -48,6 +48,18 @@ class Known:
         """Value and state, and which zeros are masked if that is said."""
         return (self.value, self.state) if self.masked is None else (self.value, self.state, self.masked)
 
+    @property
+    def anything(self) -> bool:
+        """Whether anything is known at all."""
+        (state,) = compress(self.state)
+        return bool(state.any())
+
+    @property
+    def everything(self) -> bool:
+        """Whether every position is exactly known."""
+        (state,) = compress(self.state)
+        return bool((state == EXACTLY).all())
+
     def zeros(self) -> Tensor:
         """Positions that are zero on every input, on account of a mask. Stride 0 where alike."""
         value, state, *masked = compress(*self.tensors)

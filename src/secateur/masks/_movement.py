@@ -21,7 +21,7 @@ from ._transfer import Results, Step, functional, packet_of, transfers
 def view(step: Step) -> Results:
     """A view of the tensor is the same view of what is known of it."""
     source = step.operand("self")
-    if not bool(source.state.any()):
+    if not source.anything:
         return [unknown(shape) for shape in step.shapes]
 
     def moved(tensor: Tensor) -> list[Tensor]:
@@ -37,7 +37,7 @@ def view(step: Step) -> Results:
 def regroup(step: Step) -> Results:
     """Dimensions are merged and split; those that stay alike keep stride 0."""
     source = step.operand("self")
-    if not bool(source.state.any()):
+    if not source.anything:
         return step.nothing
     if isinstance(step.arguments.get("dtype"), torch.dtype):
         return step.nothing
@@ -79,7 +79,7 @@ def rearrange(step: Step) -> Results:
 def _run(step: Step, prepare: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Results:
     source = step.operand("self")
     refs = step.refs()
-    if len(refs) != 1 or not bool(source.state.any()):
+    if len(refs) != 1 or not source.anything:
         return step.nothing
     tensors = prepare(source.tensors)
     if tensors[0].numel() > LARGEST:
@@ -100,7 +100,7 @@ def join(step: Step) -> Results:
     parts = [step.known_of(ref.id) for ref in step.arguments["tensors"]]
     if not stacked:
         parts = [part for part in parts if len(part.shape) == len(step.shapes[0])]
-    if not any(bool(part.state.any()) for part in parts):
+    if not any(part.anything for part in parts):
         return step.nothing
     operator = torch.stack if stacked else torch.cat
     alike = [

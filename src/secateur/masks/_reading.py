@@ -57,7 +57,7 @@ class Weights:
     def of(known: Known, arrange: Callable[[Tensor], Tensor]) -> Weights:
         """Of a tensor that ``arrange`` brings into normal form."""
         shape: Any = tuple(arrange(known.value).shape)
-        if bool((known.state != EXACTLY).any()):
+        if not known.everything:
             return Weights(shape, known, arrange, None, trusted=False)
         gone = known.zeros()
         (narrow,) = compress(gone)

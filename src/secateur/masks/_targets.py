@@ -59,7 +59,7 @@ class Masks:
     def sparsity(self) -> float:
         """Share of the elements of all masked parameters that are masked."""
         total = sum(keep.numel() for keep in self.parameters.values())
-        masked = sum(int((~keep).sum()) for keep in self.parameters.values())
+        masked = total - sum(int(keep.count_nonzero()) for keep in self.parameters.values())
         return masked / total if total else 0.0
 
     def add(self, name: str, keep: Tensor) -> None:
@@ -135,7 +135,8 @@ def _add(
             return
         keep = (mask.detach().to(_device(parameter)) != 0).expand(parameter.shape)
         result.add(names[f"{path}.{target}".lstrip(".")], keep)
-    result.targets.append((path, str(target), 1.0 - float((mask != 0).double().mean()) if mask.numel() else 0.0))
+    share = 1.0 - int(mask.count_nonzero()) / mask.numel() if mask.numel() else 0.0
+    result.targets.append((path, str(target), share))
 
 
 def _device(parameter: Tensor) -> torch.device:
@@ -147,12 +148,12 @@ def _values(mask: Tensor) -> str:
         return "the mask is on the meta device and has no values"
     if mask.is_complex():
         return "the mask is complex; it has to be 0 or 1"
+    if mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all()):
+        return ""
     if mask.is_floating_point() and bool(mask.isnan().any()):
         return f"the mask (shape {tuple(mask.shape)}) contains NaN; it has to be 0 or 1"
-    other = mask[(mask != 0) & (mask != 1)]
-    if other.numel():
-        return f"the mask (shape {tuple(mask.shape)}) contains {other.flatten()[0].item()}; it has to be 0 or 1"
-    return ""
+    other = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
+    return f"the mask (shape {tuple(mask.shape)}) contains {other}; it has to be 0 or 1"
 
 
 def _no_parameter(module: nn.Module, target: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.console import Console
+from rich.table import Table
+
 from ..axes import Positions
-from ..report import render
 from ..surgery import AttributeChange, Refit
 from ._positions import count, from_text, to_text
 
@@ -78,9 +80,14 @@ class Recipe(Changes):
     plain: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        rows = [[name, kept.before, kept.after] for name, kept in self.tensors.items()]
-        rows += [[str(change.place), change.before, change.after] for change in self.attributes]
+        table = Table(self.model, "as built", "as saved")
+        for name, kept in self.tensors.items():
+            table.add_row(name, str(kept.before), str(kept.after))
+        for change in self.attributes:
+            table.add_row(str(change.place), str(change.before), str(change.after))
         for refit in self.refits:
-            kind = refit.type.__name__
-            rows.append([refit.module, kind, f"secateur.surgery.{kind} {refit.numbers}"])
-        return render([self.model, "as built", "as saved"], rows)
+            table.add_row(refit.module, refit.type.__name__, f"its equivalent, {refit.numbers}")
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()

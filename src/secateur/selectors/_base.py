@@ -78,8 +78,8 @@ class LabelSelector(ABC):
             ScoreError: if a score is NaN.
         """
         snapshot = _snapshot_of(ir, snapshot_name)
-        labels = self._select(snapshot, self._candidates(snapshot))
-        return _unique_in_order(snapshot.structure, labels)
+        candidates = self._candidates(snapshot)
+        return as_balances_allow(candidates, self._select(snapshot, candidates))
 
     @abstractmethod
     def _select(self, snapshot: Snapshot, candidates: Candidates) -> list[Label]:
@@ -126,16 +126,29 @@ def lowest(scores: torch.Tensor, count: int) -> list[int]:
     return sorted(torch.argsort(scores, stable=True)[:count].tolist())
 
 
-def labels_at_widths(candidates: Candidates, widths: Mapping[str, int]) -> list[Label]:
-    """The lowest labels of each group, down to ``widths`` or what balances make of them."""
-    settled = settled_widths(candidates.structure, widths)
+def lowest_labels(candidates: Candidates, widths: Mapping[str, int]) -> list[Label]:
+    """The lowest labels of each group, down to ``widths``."""
     return [
         Label(group.name, index, group.source)
         for group in candidates.groups
-        for index in lowest(candidates.scores[group.name], group.size - settled[group.name])
+        for index in lowest(candidates.scores[group.name], group.size - widths[group.name])
     ]
 
 
-def _unique_in_order(structure: Structure, labels: Iterable[Label]) -> list[Label]:
-    position = {group.name: index for index, group in enumerate(structure.groups)}
-    return sorted(set(labels), key=lambda label: (position[label.group], label.index))
+def as_balances_allow(candidates: Candidates, labels: Iterable[Label]) -> list[Label]:
+    """The labels that do go, in the order of the groups.
+
+    Where a balance keeps a group wider than the labels would make it, the highest-scored stay.
+    """
+    chosen: dict[str, list[int]] = {group.name: [] for group in candidates.groups}
+    for label in dict.fromkeys(labels):
+        chosen[label.group].append(label.index)
+    wanted = {group.name: group.size - len(chosen[group.name]) for group in candidates.groups}
+    settled = settled_widths(candidates.structure, wanted)
+    result: list[Label] = []
+    for group in candidates.groups:
+        indices = torch.tensor(sorted(chosen[group.name]), dtype=torch.long)
+        scores = candidates.scores[group.name].cpu()[indices]
+        kept = indices[torch.argsort(scores, stable=True)[: group.size - settled[group.name]]]
+        result += [Label(group.name, index, group.source) for index in sorted(kept.tolist())]
+    return result

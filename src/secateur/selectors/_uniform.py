@@ -9,7 +9,7 @@ from torch import nn
 
 from .._errors import LabelError
 from ..axes import Group, Label
-from ._base import Candidates, LabelSelector, labels_at_widths
+from ._base import Candidates, LabelSelector, lowest_labels
 from ._constraint import ChannelsConstraint, Constraints, matching
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class UniformLabelSelector(LabelSelector):
             wanted = group.size - removed_count(group.size, ratios.get(group.name, 0.0))
             allowed = candidates.allowed[group.name]
             widths[group.name] = next((width for width in allowed if width >= wanted), allowed[-1])
-        return labels_at_widths(candidates, widths)
+        return lowest_labels(candidates, widths)
 
     def _ratios(self, groups: list[Group]) -> dict[str, float]:
         ratio = self.pruning_ratio

@@ -1,7 +1,12 @@
 """Speed-up: masks of any pruner become a smaller model (NNI's ``ModelSpeedup``, and a short way)."""
 
+from ._customize import DefaultReplacer as DefaultReplacer
+from ._customize import MaskUpdater as MaskUpdater
+from ._customize import NoChangeMaskUpdater as NoChangeMaskUpdater
+from ._customize import Replacer as Replacer
 from ._engine import Engine as Engine
 from ._fold import Folded as Folded
+from ._model_speedup import ModelSpeedup as ModelSpeedup
 from ._report import SpeedupReport as SpeedupReport
 from ._report import Staying as Staying
 from ._speedup import speedup as speedup

@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from ..capture import owned_tensors
 from ..masks import pruned_parameters
-from ..surgery import Undo
+from ..surgery import Plan, Undo, slice_tensor
 
 
 def bake(model: nn.Module, masks: Mapping[str, Tensor], undo: Undo) -> None:
@@ -20,17 +20,37 @@ def bake(model: nn.Module, masks: Mapping[str, Tensor], undo: Undo) -> None:
     owned = {name: tensor for _, name, tensor in owned_tensors(model)}
     for name, keep in masks.items():
         parameter = owned[name].detach()
-        gone = ~keep.to(parameter.device) if parameter.device.type != "meta" else None
-        if gone is None or not bool(gone.any()):
-            continue
-        lost = parameter[gone]
-        if bool((lost != 0).any()):
-            parameter.masked_fill_(gone, 0)
-            undo.note(lambda p=parameter, keep=keep, lost=lost: _put_back(p, keep, lost))
+        if parameter.device.type != "meta":
+            _zero(parameter, _where(keep.to(parameter.device)), undo)
 
 
-def _put_back(parameter: Tensor, keep: Tensor, lost: Tensor) -> None:
-    parameter[~keep.to(parameter.device)] = lost
+def _where(keep: Tensor) -> tuple[Tensor, ...]:
+    """Index of what is masked: of whole rows where only whole rows are masked, which is much faster."""
+    if keep.dim() > 1:
+        rows = keep.flatten(1)
+        partly, whole = rows.any(1), rows.all(1)
+        if torch.equal(partly, whole):
+            return (torch.nonzero(~partly).flatten(),)
+    return torch.nonzero(~keep, as_tuple=True)
+
+
+def _zero(parameter: Tensor, index: tuple[Tensor, ...], undo: Undo) -> None:
+    if not len(index[0]):
+        return
+    lost = parameter[index]
+    undo.note(lambda: parameter.index_put_(index, lost))
+    parameter.index_put_(index, torch.zeros((), dtype=parameter.dtype, device=parameter.device))
+
+
+def bake_slices(model: nn.Module, masks: Mapping[str, Tensor], plan: Plan, undo: Undo) -> None:
+    """Mask a model that has been cut: what the cut made, and in place what it left alone."""
+    owned = {name: tensor for _, name, tensor in owned_tensors(model)}
+    changes = {name: change for change in plan.tensors for name in change.names}
+    for name, keep in masks.items():
+        if name not in changes:
+            bake(model, {name: keep}, undo)
+        elif owned[name].device.type != "meta":
+            owned[name].detach().masked_fill_(~slice_tensor(keep, changes[name].positions), 0)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ from ..persistence import note_cut
 from ..surgery import Plan, Replayed, Undo, build_plan, cut_inplace, explain, keep_sets, unfoldable
 from ..verification import Observer, Verification
 from ._activations import leftovers, masking_hooks, refuse_leftovers, to_parameters
-from ._bake import bake, baked
+from ._bake import bake, bake_slices, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
 from ._report import SpeedupReport
 from ._stand_in import Merge, StandIns, merge_columns
@@ -249,17 +249,20 @@ class Engine:
     def _operate(self, undo: Undo) -> SpeedupReport:
         decision, code = self.decision, self.snapshot.following
         plan = build_plan(self.structure, decision.keep, (), code.bindings.values(), decision.replayed.scales)
-        bake(self.model, self.masks.parameters, undo)
         observer = Observer([self.snapshot]) if self.verify else None
+        masks = self.masks.parameters
         with masking_hooks(self.model, self.hooked) as hooked:
-            with self._timed("reference"):
+            with self._timed("reference"), baked(self.model, masks):
                 if observer is not None:
                     observer.reference(self.model)
             with self._timed("surgery"):
+                first = {*self._written(), *self.needed_whole()}
+                bake(self.model, {name: keep for name, keep in masks.items() if name in first}, undo)
                 add_to_biases(self.model, decision.folds, undo)
                 merge_columns(self.model, decision.merges, decision.removal.removed, undo)
                 own = self.replace(plan, undo)
                 cut_inplace(self.model, own, undo)
+                bake_slices(self.model, {n: k for n, k in masks.items() if n not in first}, own, undo)
                 create_biases(self.model, decision.folds, own, undo)
             refuse_leftovers(leftovers(self.model, hooked))
         with self._timed("verification"):
@@ -268,6 +271,15 @@ class Engine:
         self._judge(report)
         note_cut(self.model, plan)
         return report
+
+    def _written(self) -> Iterator[str]:
+        """Parameters that something is added to at their full size."""
+        yield from (fold.place.name for fold in self.decision.folds)
+        yield from (merge.exit.reading.weight for merge in self.decision.merges)
+
+    def needed_whole(self) -> Iterable[str]:
+        """A place for customisation: parameters that are to be masked before modules are replaced."""
+        return ()
 
     def replace(self, plan: Plan, undo: Undo) -> Plan:
         """A place for customisation: replace modules, and return the plan for the others."""
@@ -325,5 +337,3 @@ class Engine:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
-
-__all__: Sequence[str] = ("Decision", "Engine")

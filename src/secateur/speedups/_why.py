@@ -36,15 +36,16 @@ class Explainer:
     removal: Removal
     model: nn.Module
     _blocks: dict[Leaf, list[Block]] = field(default_factory=lambda: defaultdict(list))
-    _alive: dict[tuple[int, Leaf], Tensor | None] = field(default_factory=dict)
+    _alive: dict[tuple[int, int, Leaf], Tensor | None] = field(default_factory=dict)
+    _met: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for block in self.removal.kept_by:
             self._blocks[block.axis].append(block)
-        self._producer: dict[int, Node] = {}
+        self._made_by: dict[int, list[Node]] = defaultdict(list)
         for node in self.constants.analysis.graph.nodes:
             for id_ in node.outputs:
-                self._producer.setdefault(id_, node)
+                self._made_by[id_].append(node)
 
     def stays(self) -> list[Staying]:
         """Masked positions that are not removed, by module and reason."""
@@ -136,20 +137,27 @@ class Explainer:
 
     def _meeting(self, node: Node) -> str:
         """What happens to a constant at the operator that makes something alive of it."""
+        if node.index not in self._met:
+            self._met[node.index] = self._describe(node)
+        return self._met[node.index]
+
+    def _describe(self, node: Node) -> str:
         name = _name(node)
-        others = [
-            self._producer[id_]
-            for id_ in node.inputs
-            if id_ in self._producer and not bool(self.constants.seen[node.index][id_].state.any())
+        makers = {id_: self._maker(id_, node) for id_ in node.inputs}
+        alive = [
+            maker
+            for id_, maker in makers.items()
+            if maker is not None and not self.constants.seen[node.index][id_].anything
         ]
-        others = others or [
-            self._producer[id_] for id_ in node.inputs if id_ in self._producer and id_ not in node.outputs
-        ]
-        own = _place(node)
+        others = alive or [maker for maker in makers.values() if maker is not None]
         what = "shortcut" if name == "add" and node.module else "other operand"
-        text = _MEETINGS.get(name, f"{name} makes something of it that depends on the input").format(what=what)
-        origin = f", from {_place(others[-1])}" if others and "{what}" in _MEETINGS.get(name, "") else ""
-        return f"{text} ({name} in {own}{origin})"
+        meeting = _MEETINGS.get(name, f"{name} makes something of it that depends on the input")
+        origin = f", from {_place(others[-1])}" if others and "{what}" in meeting else ""
+        return f"{meeting.format(what=what)} ({name} in {_place(node)}{origin})"
+
+    def _maker(self, id_: int, before: Node) -> Node | None:
+        """The last node that made or wrote a tensor before another one read it."""
+        return next((n for n in reversed(self._made_by[id_]) if n.index < before.index), None)
 
     def _deaths(self, value: Value, axis: Leaf, labels: Tensor) -> dict[int, Node]:
         """For labels that a masked parameter makes constant: the operator where they cease to be."""
@@ -175,7 +183,7 @@ class Explainer:
         return deaths
 
     def _constant(self, node: Node, number: int, id_: int, axis: Leaf) -> Tensor | None:
-        key = (id_ * 1_000_003 + node.index, axis)
+        key = (node.index, number, axis)
         if key not in self._alive:
             known: Known = self.constants.made[node.index][number]
             dims = self.constants.analysis.dims_of(id_)

@@ -52,13 +52,17 @@ class Following:
 
 @dataclass
 class Followed:
-    """A model whose code is followed, with the inputs it was recorded at."""
+    """A model whose code is followed, with the inputs it was recorded at.
+
+    ``computes_factors`` tells that a replay met a factor that the code computes from a size.
+    """
 
     structure: Structure
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     detail: Detail
+    computes_factors: bool = False
 
     def replay(self, keep: Keep, bindings: Iterable[Binding]) -> Replayed:
         """Run the code at the sizes of ``keep`` with ``bindings`` carried out."""
@@ -122,6 +126,11 @@ class Followed:
         """The numbers that torch's own layers keep, such as the groups of a convolution."""
         return {b.place: b for b, _ in self._numbers() if b is not None}
 
+    @property
+    def depends_on_sizes(self) -> bool:
+        """Whether a cut has to be replayed: the code writes sizes into its calls, or computes with them."""
+        return self.writes_sizes or self.computes_factors
+
     @cached_property
     def writes_sizes(self) -> bool:
         """Whether a call was recorded with the size of an axis that may be cut, beside those of layers."""
@@ -158,6 +167,7 @@ class Followed:
         for mismatch in list(found.mismatches):
             scale = self._scale_of(mismatch)
             if scale is not None:
+                self.computes_factors = True
                 found.mismatches.remove(mismatch)
                 found.scales.append(scale)
 

@@ -36,7 +36,7 @@ from ..capture import (
     map_tree,
     untouched,
 )
-from ._fold import Fold
+from ._fold import Fold, packet
 
 
 @dataclass(slots=True)
@@ -193,9 +193,29 @@ class Replay(TorchDispatchMode):
             self.found.reached += 1
             if node.op == _SLICE:
                 self._compare(node, _whole_slice(node, self.ghost(node.inputs[0])), {})
+        self._skip_identities(op)
         if self.found.reached >= len(nodes):
             raise PathChanged(f"{op} was called after the recorded run's end")
         return nodes[self.found.reached]
+
+    def _skip_identities(self, op: Any) -> None:
+        """Pass over recorded steps that the code leaves out where they change nothing.
+
+        ``if n_rep == 1: return x`` is such code: expanding and reshaping by one gives back what
+        went in. A step is passed over if it keeps the order of the elements, and what comes out at
+        the end has the planned shape of what went in.
+        """
+        nodes, ahead = self._graph.nodes, self.found.reached
+        roots: dict[int, int] = {}
+        while ahead < len(nodes) and nodes[ahead].op != op and packet(nodes[ahead]) in _IN_ORDER:
+            (out,), source = nodes[ahead].outputs, nodes[ahead].inputs[0]
+            roots[out] = roots.get(source, source)
+            ahead += 1
+        if ahead < len(nodes) and nodes[ahead].op == op and ahead > self.found.reached:
+            for out, root in roots.items():
+                if self.ghost(out).shape == self.ghost(root).shape:
+                    self._same[out] = self._same.get(root, root)
+            self.found.reached = ahead
 
     # -- comparison --------------------------------------------------------------------------------
 
@@ -303,6 +323,10 @@ def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, 
 
 
 _SMALL = 16
+_IN_ORDER = {
+    getattr(torch.ops.aten, name)
+    for name in ("unsqueeze", "squeeze", "expand", "reshape", "view", "flatten", "repeat_interleave", "repeat")
+}
 _SLICE, _ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
 _HERE = str(Path(__file__).parent.parent) + "/"
 _PLUMBING = ("_call_impl", "_wrapped_call_impl", "__torch_dispatch__")

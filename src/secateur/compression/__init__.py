@@ -1,0 +1,1 @@
+"""Compression by configuration, under the import paths of NNI 3.0."""
