@@ -91,7 +91,7 @@ def try_model(family: str, ratio: str, wide: bool) -> Row:
     ir = secateur.PruningIR(model, attention="heads")
     ir.create_snapshot(kwargs={"input_ids": ids})
     groups = [group for group in ir.groups() if group.exact]
-    labels = [label for group in groups for label in group.labels[1::2]]
+    labels = [label for group in groups for label in _half(group)]
     small = ir.prune(labels=labels)
     row.seconds = time.perf_counter() - start
     assert small.report is not None and small.report.verification is not None
@@ -99,10 +99,15 @@ def try_model(family: str, ratio: str, wide: bool) -> Row:
     row.error = small.report.verification.error
     row.config = small.report.config
     heads = [group for group in groups if group.role == "heads"]
-    row.heads = f"{sum(len(g.labels[1::2]) for g in heads)} of {sum(g.size for g in heads)}"
+    row.heads = f"{sum(len(_half(g)) for g in heads)} of {sum(g.size for g in heads)}"
     row.generates = _generate(small.model, ids).equal(_generate(ir.masked(labels=labels), ids))
     row.reloads = _reloads(small.model, ids)
     return row
+
+
+def _half(group: secateur.Group) -> list[secateur.Label]:
+    """Every second label; an odd number of heads stays, since configs want the hidden size to be a multiple."""
+    return [] if group.role and group.size % 2 else group.labels[1::2]
 
 
 def _generate(model: Any, ids: torch.Tensor) -> torch.Tensor:

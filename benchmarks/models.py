@@ -102,7 +102,7 @@ _VIDEOS: Mapping[str, tuple[int, ...]] = {
     # One clip: channels, frames, height, width.
     "mvit_": (3, 16, 224, 224),
     "swin3d_": (3, 4, 64, 64),
-    "s3d": (3, 16, 64, 64),
+    "s3d": (3, 16, 224, 224),
     "r3d_": (3, 8, 64, 64),
     "mc3_": (3, 8, 64, 64),
     "r2plus1d_": (3, 8, 64, 64),
@@ -138,7 +138,12 @@ def _torchvision(name: str, side: int) -> Loaded:
 
 # -- timm ------------------------------------------------------------------------------------------
 
+_TIMM_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "deepseek_vit_412m": {"depth": 2},
+    "samvit_base_patch16": {"img_size": 224},
+}
 _TIMM_SIDES = {
+    "deepseek_vit_412m": 112,
     "samvit_base_patch16": 224,
     "sam2_hiera_tiny": 224,
     "gemma4_vit_167m": 96,
@@ -150,8 +155,7 @@ def _timm(name: str, side: int) -> Loaded:
     import timm
 
     fixed = _TIMM_SIDES.get(name)
-    options = {"img_size": fixed} if name.startswith("samvit") else {}
-    model = timm.create_model(name, pretrained=False, **options)
+    model = timm.create_model(name, pretrained=False, **_TIMM_OPTIONS.get(name, {}))
     settings = timm.get_pretrained_cfg(name)
     channels, height, width = settings.input_size
     least = settings.min_input_size or (channels, side, side)

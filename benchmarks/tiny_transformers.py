@@ -46,6 +46,8 @@ _SMALL: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "image_size": 32,
     "patch_size": 8,
+    "max_encoder_position_embeddings": 64,
+    "max_decoder_position_embeddings": 64,
     "num_mel_bins": 16,
     "projection_dim": 32,
 }
@@ -97,6 +99,7 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "wav2vec2": _SPEECH,
     "hubert": _SPEECH,
     "wavlm": _SPEECH,
+    "yolos": {"image_size": [32, 32], "num_detection_tokens": 8},
     "whisper": {"max_source_positions": 16, "max_target_positions": 32},
 }  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 Run it with ``make demo``. Everything is real: 1797 images of digits that people wrote (they come
 with scikit-learn), a fixed split of which a third is never trained on, and latencies that are
-measured, run by run in turn. Results go to the folder ``--out``: the pruned model, the table and a
-picture of it.
+measured, run by run in turn. The pruned model goes to the folder ``--out``, and so do the table and a
+picture of it, unless ``--images`` names another one (``docs/images`` is what README shows).
 """
 
 from __future__ import annotations
@@ -226,6 +226,7 @@ def saved(model: nn.Module, path: Path) -> Path:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/digits"), help="where results go")
+    parser.add_argument("--images", type=Path, help="where table and picture go instead")
     parser.add_argument("--epochs", type=int, default=12, help="of training")
     parser.add_argument("--tuning", type=int, default=5, help="epochs of fine-tuning")
     parser.add_argument("--width", type=int, default=64, help="channels of the first layers")
@@ -233,10 +234,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # the same numbers everywhere, also where others are at work
     rows = run(options.out, options.epochs, options.tuning, options.width)
-    text = table(rows)
-    (options.out / "digits.md").write_text(text + "\n", encoding="utf-8")
-    draw(rows, options.out / "digits.svg")
-    print(f"\n{text}\n\nThe picture is in {options.out / 'digits.svg'}")
+    text, images = table(rows), options.images or options.out
+    (images / "digits.md").write_text(text + "\n", encoding="utf-8")
+    draw(rows, images / "digits.svg")
+    print(f"\n{text}\n\nThe picture is in {images / 'digits.svg'}")
 
 
 if __name__ == "__main__":

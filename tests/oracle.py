@@ -130,7 +130,9 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def snapshot_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> PruningIR:
+def snapshot_of(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> PruningIR:
     """An IR of ``model`` with one snapshot."""
     ir = secateur.PruningIR(model)
     ir.create_snapshot("main", args, dict(kwargs or {}))

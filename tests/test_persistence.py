@@ -175,9 +175,7 @@ def test_buffers_attributes_and_modes(path: Path) -> None:
 
 def test_half_precision_in_channels_last(path: Path) -> None:
     def factory() -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 1)
-        )
+        return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 1))
 
     model = factory().to(torch.bfloat16, memory_format=torch.channels_last)
     x = torch.randn(1, 3, 8, 8, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
@@ -273,9 +271,7 @@ def test_a_config_that_models_share_is_left_alone(path: Path) -> None:
     ir = PruningIR(randomise(factory()).eval())
     ir.create_snapshot("main", (INPUT,))
     for seed in range(2):
-        removed = [
-            label for group in ir.groups() for label in group.labels[: len(group.labels) // 3]
-        ]
+        removed = [label for group in ir.groups() for label in group.labels[: len(group.labels) // 3]]
         ir = ir.prune(labels=removed)
         assert ir.report is not None and ir.report.plan.attributes, seed
     recipe = secateur.save(ir, path)
@@ -318,9 +314,7 @@ def test_parts_and_wholes_can_be_saved(path: Path) -> None:
     assert loaded.last.out_features < 3
 
 
-def test_a_pruning_that_is_taken_back_leaves_no_note(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pruning_that_is_taken_back_leaves_no_note(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
         raise secateur.VerificationError("no")
 
@@ -343,10 +337,25 @@ def test_a_layer_put_in_afterwards_is_the_factorys_business(path: Path) -> None:
         return model
 
     assert torch.equal(predictions(secateur.load(factory, path), INPUT), predictions(small, INPUT))
-    with pytest.raises(
-        PersistenceError, match=r"last.weight: \(3, 8\) .* model, \(7, \d\) in the file"
-    ):
+    with pytest.raises(PersistenceError, match=r"last.weight: \(3, 8\) .* model, \(7, \d\) in the file"):
         secateur.load(Small, path)
+
+
+def test_a_bias_that_a_fold_made_is_put_in_its_place(path: Path) -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1, bias=False)
+        )
+
+    x = torch.randn(1, 3, 4, 4)
+    model = randomise(factory()).eval()
+    nn.utils.prune.ln_structured(model[0], "weight", 0.5, n=2, dim=0)
+    secateur.speedup(model, (x,))
+    assert model[0].out_channels == 4 and model[2].bias is not None
+    secateur.save(model, path)
+    loaded = secateur.load(factory, path)
+    assert isinstance(loaded[2].bias, nn.Parameter)
+    assert torch.equal(predictions(loaded, x), predictions(model, x))
 
 
 # -- what does not fit -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+import torch
 from torch import nn
 
 from ._errors import SurgeryError, VerificationError
@@ -34,6 +35,7 @@ from .surgery import (
 from .verification import Observer, Verification
 
 
+@torch.inference_mode(False)  # what is made under inference mode could never be trained
 def cut(
     snapshot: Snapshot,
     labels: Sequence[Label],

@@ -32,18 +32,18 @@ class Settings:
     ignore: tuple[str | nn.Module | nn.Parameter, ...] = ()
     output: str = "module"
 
-    def detail(self) -> Detail:
-        """What to record whole."""
+    def detail(self, model: nn.Module) -> Detail:
+        """What to record whole of ``model``, also where a copy of it is what runs."""
+        paths = {path for path, module in model.named_modules() if self._is_leaf(path, module)}
+        return Detail(has_rule, lambda path, module: path in paths)
 
-        def is_leaf(path: str, module: nn.Module) -> bool:
-            return any(
-                path == leaf if isinstance(leaf, str)
-                else isinstance(module, leaf) if isinstance(leaf, type)
-                else module is leaf
-                for leaf in self.leaf_modules
-            )  # fmt: skip
-
-        return Detail(has_rule, is_leaf)
+    def _is_leaf(self, path: str, module: nn.Module) -> bool:
+        return any(
+            path == leaf if isinstance(leaf, str)
+            else isinstance(module, leaf) if isinstance(leaf, type)
+            else module is leaf
+            for leaf in self.leaf_modules
+        )  # fmt: skip
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Snapshot:
     @cached_property
     def graph(self) -> Graph:
         """What one run of the model dispatched."""
-        graph = record(self.model, self.args, self.kwargs, detail=self.settings.detail())
+        graph = record(self.model, self.args, self.kwargs, detail=self.settings.detail(self.model))
         self.seconds["capture"] = graph.seconds
         return graph
 
@@ -109,7 +109,7 @@ class Snapshot:
         pins = self._user_pins(structure)
         if pins:
             structure = build_structure(analysis, pins)
-        code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail())
+        code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail(self.model))
         # A rewritten graph can follow everything: there the code has no say.
         following = follow(code) if self.settings.output == "module" else Following()
         self.__dict__["following"] = following

@@ -72,8 +72,8 @@ def test_any_tree_goes_in_and_comes_out(form: str, args: tuple[Any, ...], kwargs
     model = randomise(Heads(form))
     ir = snapshot_of(model, args, kwargs)
     groups = ir.groups()
-    assert [group.size for group in groups if group.exact] == [8]
-    labels = random_labels(groups, 0)
+    assert "a" in [group.name for group in groups if group.exact]
+    labels = random_labels([group for group in groups if group.name == "a"], 0)
     if form == "dataclass":  # the oracle opens mappings and sequences
         small = ir.prune(labels=labels)
         assert small.report.verification.passed

@@ -80,7 +80,8 @@ class Deciding(nn.Module):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_control_flow_on_data_takes_the_path_of_the_inputs(sign: int) -> None:
     ir = check(Deciding(), (sign * X.abs(),))
-    assert any(g.name == "b" for g in ir.groups()) == (sign > 0)
+    linear = [node for node in ir.snapshot().graph.nodes if "linear" in str(node.op)]
+    assert len(linear) == (3 if sign > 0 else 2)
 
 
 class InPlace(nn.Module):
@@ -156,7 +157,9 @@ def test_a_model_on_meta_has_the_same_groups() -> None:
     real = snapshot_of(CalledTwice(), (X,))
     with torch.device("meta"):
         shapes = snapshot_of(CalledTwice(), (torch.empty(2, 4),))
-    assert [(g.name, g.parameters) for g in shapes.groups()] == [(g.name, g.parameters) for g in real.groups()]
+    assert [(g.name, g.parameters) for g in shapes.groups()] == [
+        (g.name, g.parameters) for g in real.groups()
+    ]
     small = shapes.prune(labels=random_labels(shapes.groups(), 0), verify=False).model
     assert small.enter.weight.device.type == "meta"
     assert small.enter.weight.shape == (4, 4)
@@ -167,7 +170,9 @@ def test_a_model_on_meta_has_the_same_groups() -> None:
 
 @pytest.mark.parametrize("leaf", ["2", nn.Sequential, "module"])
 def test_leaf_modules_are_kept_whole(leaf: Any) -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), nn.Linear(8, 3))
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), nn.Linear(8, 3)
+    )
     ir = PruningIR(model, leaf_modules=[model[2] if leaf == "module" else leaf])
     ir.create_snapshot("main", (X,))
     if leaf is nn.Sequential:  # the model itself is one
@@ -205,7 +210,9 @@ def test_an_operator_without_a_rule_is_pinned_and_listed() -> None:
 def test_without_soft_tracing_it_raises_and_names_the_operator() -> None:
     ir = PruningIR(Foreign(), soft_tracing=False)
     ir.create_snapshot("main", (X,))
-    with pytest.raises(CaptureError, match=r"(?s)cannot be followed.*secateur_tests\.halved.*test_models\.py"):
+    with pytest.raises(
+        CaptureError, match=r"(?s)cannot be followed.*secateur_tests\.halved.*test_models\.py"
+    ):
         ir.groups()
 
 
@@ -238,7 +245,7 @@ def test_a_compiled_model_is_looked_through() -> None:
 
 def test_torchscript_is_refused_with_the_way_out() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated as a whole
+        warnings.simplefilter("ignore")  # TorchScript is deprecated as a whole
         scripted = torch.jit.trace(perceptron(), X)
     with pytest.raises(UnsupportedModelError, match="the model is a TorchScript module.*Prune the original"):
         PruningIR(scripted)

@@ -36,7 +36,9 @@ WAYS = ("fused", "by_hand", "fused_scaled", "causal", "root_of_size", "einsum")
 class FusedAttention(Block):
     """One projection to queries, keys and values, taken apart in five ways."""
 
-    def __init__(self, width: int, heads: int, head_dim: int, split: str, how: str, bias: bool, norm: str) -> None:
+    def __init__(
+        self, width: int, heads: int, head_dim: int, split: str, how: str, bias: bool, norm: str
+    ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = heads, head_dim
         self.inner_dim = heads * head_dim
@@ -50,7 +52,9 @@ class FusedAttention(Block):
     def heads(self, x: torch.Tensor) -> Any:
         b, n, _ = x.shape
         if self.split == "reshape_unbind":
-            return self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            return (
+                self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            )
         if self.split == "reshape_index":
             qkv = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
             return qkv[0], qkv[1], qkv[2]
@@ -153,17 +157,23 @@ class GroupedAttention(Block):
 class TorchAttention(Block):
     """``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer``."""
 
-    def __init__(self, width: int, heads: int, head_dim: int, hidden: int, how: str, norm_first: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, head_dim: int, hidden: int, how: str, norm_first: bool
+    ) -> None:
         super().__init__()
         inner = heads * head_dim
         self.how = how
         self.enter, self.leave = nn.Linear(width, inner), nn.Linear(inner, width)
         if how == "layer":
-            self.layer = nn.TransformerEncoderLayer(inner, heads, hidden, batch_first=True, norm_first=norm_first)
+            self.layer = nn.TransformerEncoderLayer(
+                inner, heads, hidden, batch_first=True, norm_first=norm_first
+            )
         elif how == "kdim":
             self.attn = nn.MultiheadAttention(inner, heads, kdim=width, vdim=width, batch_first=True)
         else:
-            self.attn = nn.MultiheadAttention(inner, heads, bias=how != "no_bias", batch_first=how != "length_first")
+            self.attn = nn.MultiheadAttention(
+                inner, heads, bias=how != "no_bias", batch_first=how != "length_first"
+            )
         self.out_width = width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -218,7 +228,9 @@ class LinearAttention(Block):
             out = (q @ (k.transpose(-2, -1) @ v)) / (q @ k.sum(-2, keepdim=True).transpose(-2, -1) + 1e-3)
         elif self.how == "channels":
             q, k = F.normalize(q, dim=-2), F.normalize(k, dim=-2)
-            out = (((q.transpose(-2, -1) @ k) * self.temperature).softmax(-1) @ v.transpose(-2, -1)).transpose(-2, -1)
+            out = (
+                ((q.transpose(-2, -1) @ k) * self.temperature).softmax(-1) @ v.transpose(-2, -1)
+            ).transpose(-2, -1)
         else:
             q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
             out = ((q @ k.transpose(-2, -1)) * self.temperature.exp()).softmax(-1) @ v

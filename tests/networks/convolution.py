@@ -61,7 +61,11 @@ class Depthwise(Block):
 
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
-        return {"out": chooser.width(), "multiplier": chooser.pick(1, 2, 3), "act": chooser.pick(*ACTIVATIONS)}
+        return {
+            "out": chooser.width(),
+            "multiplier": chooser.pick(1, 2, 3),
+            "act": chooser.pick(*ACTIVATIONS),
+        }
 
 
 @block("image")
@@ -103,7 +107,9 @@ class Residual(Block):
         self.body = build(inside, width)
         made = self.body.out_width
         self.back = nn.Conv2d(made, width, 1) if made != width else nn.Identity()
-        self.shortcut = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)) if project else None
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)) if project else None
+        )
         self.gamma = nn.Parameter(torch.full((width, 1, 1), 1e-2)) if write == "scaled" else None
         self.alpha = nn.Parameter(torch.zeros(1)) if write == "rezero" else None
         self.write = write

@@ -46,7 +46,17 @@ class Copied(Block):
 
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
-        ways = ("repeat", "tile", "cat", "interleave", "expand", "expand_inner", "stack", "stack_outer", "scaled")
+        ways = (
+            "repeat",
+            "tile",
+            "cat",
+            "interleave",
+            "expand",
+            "expand_inner",
+            "stack",
+            "stack_outer",
+            "scaled",
+        )
         return {"out": chooser.width(), "times": chooser.pick(2, 3), "how": chooser.pick(*ways)}
 
 

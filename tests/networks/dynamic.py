@@ -82,7 +82,9 @@ class Elsewhere(Block):
             flat = y.flatten(2)
             y = y * self.gram((flat @ flat.transpose(1, 2)).flatten(1)).sigmoid()[:, :, None, None]
         elif self.how == "sample":
-            grid = F.affine_grid(torch.eye(2, 3, dtype=x.dtype).expand(b, -1, -1), [b, c, h, w], align_corners=False)
+            grid = F.affine_grid(
+                torch.eye(2, 3, dtype=x.dtype).expand(b, -1, -1), [b, c, h, w], align_corners=False
+            )
             y = F.grid_sample(y, grid, align_corners=False)
         elif self.how == "distance":
             flat = y.flatten(2).transpose(1, 2)

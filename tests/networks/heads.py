@@ -99,7 +99,12 @@ class Folded(Block):
         if self.how == "latent":
             q = fused.view(b, n, self.heads, self.dim).transpose(1, 2)
             latent, position = self.down(x).split([3, 2], dim=-1)
-            k, v = self.up(self.latent_norm(latent)).view(b, n, self.heads, -1).transpose(1, 2).split(self.dim, -1)
+            k, v = (
+                self.up(self.latent_norm(latent))
+                .view(b, n, self.heads, -1)
+                .transpose(1, 2)
+                .split(self.dim, -1)
+            )
             k = k + self.rope(position).unsqueeze(1)
             made = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         elif self.how == "multi_query":
@@ -110,17 +115,29 @@ class Folded(Block):
         elif self.how == "batched":
             q, k, v = fused.view(b, n, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4)
             q, k, v = (t.reshape(b * self.heads, n, self.dim) for t in (q, k, v))
-            scores = torch.baddbmm(torch.zeros(1, n, n, dtype=x.dtype), q, k.transpose(1, 2), beta=0, alpha=self.norm_factor)
+            scores = torch.baddbmm(
+                torch.zeros(1, n, n, dtype=x.dtype), q, k.transpose(1, 2), beta=0, alpha=self.norm_factor
+            )
             made = torch.bmm(scores.softmax(-1), v)
-            made = made.view(b, self.heads, n, self.dim).permute(0, 2, 1, 3).reshape(b, n, self.heads * self.dim)
+            made = (
+                made.view(b, self.heads, n, self.dim).permute(0, 2, 1, 3).reshape(b, n, self.heads * self.dim)
+            )
         elif self.how == "interleaved":
             fused = fused.view(b, n, self.heads, 3, self.dim)
-            q, k, v = fused[..., 0, :].transpose(1, 2), fused[..., 1, :].transpose(1, 2), fused[..., 2, :].transpose(1, 2)
+            q, k, v = (
+                fused[..., 0, :].transpose(1, 2),
+                fused[..., 1, :].transpose(1, 2),
+                fused[..., 2, :].transpose(1, 2),
+            )
             made = F.scaled_dot_product_attention(q, k, v).permute(0, 2, 1, 3).contiguous().view(b, n, -1)
         else:
             q, k, v = fused.split(self.split_size, dim=2)
             shape = (b, n, self.heads, self.dim)
-            q, k, v = q.view(shape).transpose(1, 2), k.view(shape).transpose(1, 2), v.view(shape).transpose(1, 2)
+            q, k, v = (
+                q.view(shape).transpose(1, 2),
+                k.view(shape).transpose(1, 2),
+                v.view(shape).transpose(1, 2),
+            )
             made = F.scaled_dot_product_attention(q, k, v, dropout_p=0.0, is_causal=True)
             made = made.transpose(1, 2).contiguous().view(b, n, self.split_size)
         return x + self.dense(made)

@@ -34,7 +34,9 @@ class ImageAttention(Block):
             out = v @ ((q.transpose(-2, -1) @ k) * self.scale).softmax(-1).transpose(-2, -1)
         elif self.how == "chunk":
             q, k, v = (t.reshape(b, self.heads, self.head_dim, n) for t in y.chunk(3, 1))
-            out = torch.einsum("bhij,bhcj->bhci", torch.einsum("bhci,bhcj->bhij", q * self.scale, k).softmax(-1), v)
+            out = torch.einsum(
+                "bhij,bhcj->bhci", torch.einsum("bhci,bhcj->bhij", q * self.scale, k).softmax(-1), v
+            )
         else:
             q, k, v = y.view(b, 3, self.heads, self.head_dim, n).transpose(-1, -2).unbind(1)
             out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)

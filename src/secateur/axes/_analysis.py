@@ -82,9 +82,12 @@ def analyse(graph: Graph, table: Mapping[Any, Rule] | None = None, *, strict: bo
 
 
 def _pin_sources(analysis: Analysis) -> None:
+    read = {id_ for node in analysis.graph.nodes for id_ in node.inputs}
     for value in analysis.graph.values:
         if value.source is Source.INPUT:
             reason = f"it is a dimension of the model's input {value.name}"
+        elif value.source in STATE and value.id not in read:
+            reason = "the recorded run does not use it"
         elif value.source is Source.CONSTANT:
             reason = "it is a dimension of a constant tensor that the model does not own"
         else:

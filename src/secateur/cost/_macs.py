@@ -81,6 +81,10 @@ def _einsum(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
         yield [*letters.values(), *rest]
 
 
+def _tensordot(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
+    yield [*results[0], *(a["self"][dim] for dim in a["dims_self"])]
+
+
 def _attention(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
     query, key, value = a["query"], a["key"], a["value"]
     yield [*query, key[-2]]
@@ -127,6 +131,7 @@ _COUNTERS: dict[str, Counter] = {
     "addmm": _product("mat1"),
     "baddbmm": _product("batch1"),
     "einsum": _einsum,
+    "tensordot": _tensordot,
     "scaled_dot_product_attention": _attention,
     "MultiheadAttention": _multihead,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),

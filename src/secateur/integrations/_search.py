@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ._skeleton import build, shapes_of, with_values
 
 MOST_BUILDS = 64
 MOST_SECONDS = 2.0  # of CPU time
-MOST_REFUSALS = 2
+MOST_REFUSALS = 6
 MOST_SIZES = 4
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -51,6 +51,7 @@ class Search:
     _distances: dict[Assigned, tuple[int, list[int]]] = field(default_factory=dict)
     _least: int | None = None
     _base: dict[str, tuple[int, ...]] | None = None
+    _shapeless: dict[Path, int] = field(default_factory=dict)
     _end: float = 0.0
 
     def run(self, accept: Callable[[dict[Path, Value]], bool]) -> dict[Path, Value] | None:
@@ -60,25 +61,30 @@ class Search:
         """
         self._end = time.process_time() + MOST_SECONDS
         options = choices(self.config, self.observed)
-        options = {
-            path: sizes
-            for path, sizes in options.items()
-            if path not in self.known and path not in self.few and self._matters(path, sizes)
-        }
+        options = {p: v for p, v in options.items() if p not in self.known and p not in self.few}
+        for path in [path for path, sizes in options.items() if not self._matters(path, sizes)]:
+            sizes = [size for size in options.pop(path) if size != value_at(self.config, path)]
+            self._shapeless[path] = sizes[0]
         likely = {path: sizes[0] for path, sizes in options.items()} | dict(self.known)
         refused: set[Assigned] = set()
-        for start in ({**likely, **self._head_widths()}, likely, dict(self.known)):
+        # Once heads have a width of their own, their number shows in the shapes.
+        wider = [{**likely, **self._shapeless, **widths} for widths in self._head_widths()]
+        for start in (*wider, likely, dict(self.known)):
             values = self._descend(self._changed(start), options)
-            if self._distance(values):
-                continue
-            for fewer in map(_frozen, (self._least_of(values), values)):
-                if fewer not in refused:
-                    if accept(dict(fewer)):
-                        return dict(fewer)
-                    refused.add(fewer)
-            if len(refused) >= MOST_REFUSALS:
-                break
+            for candidate in self._ways(values) if self._distance(values) == 0 else ():
+                if len(refused) >= MOST_REFUSALS:
+                    return None
+                if _frozen(candidate) not in refused and accept(candidate):
+                    return candidate
+                refused.add(_frozen(candidate))
         return None
+
+    def _ways(self, values: dict[Path, Value]) -> Iterator[dict[Path, Value]]:
+        """The fewest changes that build these shapes; then with a field that no shape shows (heads)."""
+        least = self._least_of(values)
+        yield least
+        for path, size in self._shapeless.items():
+            yield {**least, path: size}
 
     def _descend(
         self, values: dict[Path, Value], options: Mapping[Path, list[int]]
@@ -122,7 +128,7 @@ class Search:
 
     def _matters(self, path: Path, sizes: list[int]) -> bool:
         """Whether any shape follows from a field: a coincidence of numbers is no size."""
-        other = next(size for size in sizes if size != value_at(self.config, path))
+        other = [size for size in sizes if size != value_at(self.config, path)][-1]
         few = with_values(self.config, self.few)
         if self._base is None:
             self._base = shapes_of(build(self.kind, few))
@@ -131,49 +137,16 @@ class Search:
         except Exception:  # noqa: BLE001 - a class that minds
             return True
 
-    def _head_widths(self) -> dict[Path, Value]:
-        """The likeliest width of heads, for configs that have no field set for it."""
-        widths: dict[Path, Value] = {}
-        for path in unset_fields(self.config):
-            sizes = self.observed.get(head_width(self.config, path) or 0)
-            if sizes:
-                widths[path] = sizes.most_common(1)[0][0]
-        return widths
+    def _head_widths(self) -> Iterator[dict[Path, Value]]:
+        """Widths of heads to start with, for configs that have no field set for it: the old one first.
 
-    def _push(
-        self, queue: list[tuple[int, int, dict[Path, Value]]], values: dict[Path, Value]
-    ) -> int | None:
-        if _frozen(values) in self._distances:
-            return None
-        distance = self._distance(values)
-        heapq.heappush(queue, (distance, len(self._distances), values))
-        return distance
-
-    def _changed(self, values: Values) -> dict[Path, Value]:
-        return {path: v for path, v in values.items() if v != value_at(self.config, path)}
-
-    def _least_of(self, values: dict[Path, Value]) -> dict[Path, Value]:
-        """The values without those that make no difference."""
-        for path in list(values):
-            fewer = {p: v for p, v in values.items() if p != path}
-            if path not in self.known and self._distance(fewer) == 0:
-                values = fewer
-        return values
-
-    def _neighbours(
-        self, values: dict[Path, Value], options: Mapping[Path, list[int]]
-    ) -> Iterator[dict[Path, Value]]:
-        for path, sizes in options.items():
-            for size in sizes[:3]:
-                if values.get(path, value_at(self.config, path)) != size:
-                    yield self._changed({**values, path: size})
-        _, missing = self._distances[_frozen(values)]
+        Heads and their width make one size together, so they cannot be found one after the other.
+        """
         for path in unset_fields(self.config):
             width = head_width(self.config, path)
-            sizes = list(self.observed.get(width or 0, {})) if path[-1] == "head_dim" else missing
-            for size in sizes[:MOST_UNSET_SIZES]:
-                if values.get(path) != size:
-                    yield {**values, path: size}
+            if width is not None and self._matters(path, [width, width + 1]):
+                sizes = dict.fromkeys((width, *self.observed.get(width, ())))
+                yield from ({path: size} for size in list(sizes)[:MOST_SIZES])
 
     def _distance(self, values: dict[Path, Value]) -> int:
         key = _frozen(values)

@@ -4,7 +4,6 @@ from ._addresses import Addresses as Addresses
 from ._constants import Constants as Constants
 from ._constants import Forward as Forward
 from ._constants import Update as Update
-from ._constants import follow_constants as follow_constants
 from ._exits import Block as Block
 from ._exits import Exit as Exit
 from ._exits import FixedExit as FixedExit
@@ -19,7 +18,6 @@ from ._known import Known as Known
 from ._reading import BiasPlace as BiasPlace
 from ._reading import Reading as Reading
 from ._removal import Removal as Removal
-from ._removal import idle_labels as idle_labels
 from ._removal import start_removal as start_removal
 from ._sources import prune_masks as prune_masks
 from ._sources import pruned_parameters as pruned_parameters

@@ -49,7 +49,15 @@ class Constants:
 
 
 class Forward:
-    """Goes through a graph in the order that it ran."""
+    """Goes through a graph in the order that it ran.
+
+    Args:
+        analysis: the analysed graph of the model.
+        model: the model, whose parameters need not be masked yet.
+        masks: by the path of a parameter, True where it is kept. A zero is only taken for one
+            where a mask put it: a parameter that happens to be zero may be trained.
+        updates: by the index of a node, a function to use instead of the operator's own transfer.
+    """
 
     def __init__(
         self,
@@ -163,20 +171,3 @@ def _memory(analysis: Analysis) -> dict[int, int]:
 
 
 _SHARES = {_elementwise.same, _movement.view, _movement.regroup, _movement.expand_as}
-
-
-def follow_constants(
-    analysis: Analysis, model: nn.Module, masks: Masks, updates: Mapping[int, Update] | None = None
-) -> Constants:
-    """What is known of every tensor of ``analysis`` under masks on the parameters of ``model``.
-
-    Args:
-        analysis: the analysed graph of the model.
-        model: the model, whose parameters need not be masked yet.
-        masks: by the path of a parameter, True where it is kept. A zero is only taken for one
-            where a mask put it: a parameter that happens to be zero may be trained.
-        updates: by the index of a node, a function to use instead of the operator's own transfer.
-    """
-    return Forward(analysis, model, masks, updates).run()
-
-

@@ -6,7 +6,7 @@ be folded into a bias, or something that is only added to positions that are rem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -55,14 +55,18 @@ class Terms:
     """What may be removed: only what is exact, or also what changes the outputs a little.
 
     With ``border`` constants before a zero-padded layer count as exact, since stand-ins will be found.
+    ``unmasked`` is as if there were no masks, and no constants.
     """
 
     exact: bool
     border: bool = False
+    unmasked: bool = False
 
     def foldable(self, reading: Reading) -> Tensor:
         """Columns (groups, columns) of a reading that can be taken off."""
         state, nothing = reading.source.state, ~reading.nonzero
+        if self.unmasked:
+            return torch.zeros_like(nothing)
         if isinstance(reading.bias, str) or not reading.weights.trusted:
             return nothing
         if not self.exact:
@@ -90,14 +94,16 @@ class ReadingExit:
         gone = self.addresses.positions(self.reading.columns, removed)
         return gone.reshape(self.reading.source.shape)
 
-    def used(self, removed: Vectors) -> Tensor:
+    def used(self, removed: Vectors, *, unmasked: bool = False) -> Tensor:
         """Columns (groups, columns) that rows which are not removed read."""
+        if unmasked:
+            return self.alive(removed).any(1, keepdim=True).expand(self.reading.source.shape)
         return self.reading.weights.columns_with(self.alive(removed))
 
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
         """Labels that have to stay, by the reason."""
         reading = self.reading
-        stuck = self.used(removed) & ~terms.foldable(reading)
+        stuck = self.used(removed, unmasked=terms.unmasked) & ~terms.foldable(reading)
         if not bool(stuck.any()):
             return
         constant = reading.source.state == EXACTLY if terms.exact else reading.source.state != UNKNOWN
@@ -112,13 +118,19 @@ class ReadingExit:
 class FixedExit:
     """An exit whose demands do not depend on what else is removed."""
 
-    def __init__(self, exact: list[Block], near: list[Block], node: Node | None = None) -> None:
+    def __init__(
+        self, axes: Iterable[Leaf], exact: list[Block], near: list[Block], node: Node | None = None
+    ) -> None:
         self.node = node
+        self._axes = list(axes)
         self._blocks = {True: exact, False: near}
 
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
         """Labels that have to stay, by the reason."""
-        yield from self._blocks[terms.exact]
+        if terms.unmasked:
+            yield from (Block(a, torch.ones(a.size, dtype=torch.bool), Why.SUMMED, self.node) for a in self._axes)
+        else:
+            yield from self._blocks[terms.exact]
 
 
 Exit = ReadingExit | FixedExit
@@ -159,25 +171,24 @@ def _product(product: Product, node: Node, addresses: Addresses) -> Exit:
     inner = product.vanishes.numel() // product.outer
     stay = torch.zeros(product.dim.size, dtype=torch.bool)
     stay[product.part] = ~product.vanishes
-    blocks = []
+    blocks, axes = [], []
+    start = product.part.start or 0
     for axis, labels in addresses.labels(product.dim, stay).items():
         at, own = next((at, own) for a, at, own in addresses.of(product.dim) if a is axis)
-        start = product.part.start or 0
         grid = own[(at >= start) & (at < start + product.vanishes.numel())]
-        if len(grid) != product.vanishes.numel():
+        grid = grid.reshape(product.outer, inner) if len(grid) == product.vanishes.numel() else None
+        if grid is None or bool((grid != grid[:, :1]).any()):  # it tells the positions that are summed apart
+            axes.append(axis)
             blocks.append(Block(axis, labels, Why.SUMMED, node))
-            continue
-        grid = grid.reshape(product.outer, inner)
-        if bool((grid != grid[:, :1]).any()):  # it tells the positions that are summed apart
-            blocks.append(Block(axis, labels, Why.SUMMED, node))
-    return FixedExit(blocks, blocks, node)
+    return FixedExit(axes, blocks, blocks, node)
 
 
 def _sum(constants: Constants, node: Node, dim: Dim, operands: tuple[int, ...]) -> Exit:
     """A sum over products of tensors: labels may go at which one of them is zero."""
     analysis, addresses = constants.analysis, constants.addresses
     blocks = []
-    for axis, _, _ in addresses.of(analysis.algebra.resolve(dim)):
+    axes = [axis for axis, _, _ in addresses.of(analysis.algebra.resolve(dim))]
+    for axis in axes:
         stay = torch.ones(axis.size, dtype=torch.bool)
         for id_ in operands:
             known = constants.seen[node.index].get(id_)
@@ -186,14 +197,15 @@ def _sum(constants: Constants, node: Node, dim: Dim, operands: tuple[int, ...]) 
                 stay &= ~zero
         if bool(stay.any()):
             blocks.append(Block(axis, stay, Why.SUMMED, node))
-    return FixedExit(blocks, blocks, node)
+    return FixedExit(axes, blocks, blocks, node)
 
 
 def _statistics(constants: Constants, node: Node, dim: Dim, reason: str) -> Exit:
     """Statistics: removing anything changes them; removing what is not even constant, arbitrarily."""
     analysis, addresses = constants.analysis, constants.addresses
     exact, near = [], []
-    for axis, _, _ in addresses.of(analysis.algebra.resolve(dim)):
+    axes = [axis for axis, _, _ in addresses.of(analysis.algebra.resolve(dim))]
+    for axis in axes:
         exact.append(Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, node, reason))
         changing = torch.zeros(axis.size, dtype=torch.bool)
         for id_, known in constants.seen[node.index].items():
@@ -204,7 +216,7 @@ def _statistics(constants: Constants, node: Node, dim: Dim, reason: str) -> Exit
                 changing |= addresses.labels(own, unknown).get(axis, torch.zeros(axis.size, dtype=torch.bool))
         if bool(changing.any()):
             near.append(Block(axis, changing, Why.STATISTICS, node, reason))
-    return FixedExit(exact, near, node)
+    return FixedExit(axes, exact, near, node)
 
 
 def _unknown_along(state: Tensor, dim: int) -> Tensor:

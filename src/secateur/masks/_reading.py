@@ -158,7 +158,7 @@ class Reading:
         nearly = (self.source.state == NEARLY) | torch.tensor(self.bordered)
         state = torch.where(self.weights.rows_with(nearly & self.nonzero), NEARLY, EXACTLY)
         state = torch.minimum(torch.where(unknown_rows, UNKNOWN, state), self.start.state)
-        value = self.start.value
-        if bool((state != UNKNOWN).any()):
-            value = value + self.fed(self.source.state != UNKNOWN)
+        value, given = self.start.value, self.source.state != UNKNOWN
+        if bool(((state != UNKNOWN) & self.weights.rows_with(given & self.nonzero)).any()):
+            value = value + self.fed(given)  # only rows that are known are looked at later
         return Known(value, state.to(torch.uint8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,12 +18,10 @@ class Removal:
 
     Attributes:
         removed: for each axis that may be shortened, a boolean for each of its labels.
-        idle: labels that no mask has anything to do with.
         kept_by: every demand, in the order that they were met.
     """
 
     removed: dict[Leaf, Tensor]
-    idle: dict[Leaf, Tensor] = field(default_factory=dict)
     kept_by: list[Block] = field(default_factory=list)
 
     def keep(self, block: Block) -> bool:
@@ -75,18 +73,14 @@ class Removal:
         }
 
 
-def start_removal(structure: Structure, idle: Mapping[Leaf, Tensor]) -> Removal:
-    """Everything is to be removed, but for labels that no mask has anything to do with."""
-    removal = Removal(
-        {g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups}, dict(idle)
-    )
-    for axis, labels in idle.items():
+def start_removal(structure: Structure, exits: Sequence[Exit]) -> Removal:
+    """Everything is to be removed, but for labels that no mask has anything to do with.
+
+    Those are the ones that could be removed without any mask, such as those of a layer that nothing reads.
+    """
+    idle = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    idle.close(exits, Terms(exact=True, unmasked=True))
+    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    for axis, labels in idle.removed.items():
         removal.keep(Block(axis, labels, Why.IDLE))
     return removal
-
-
-def idle_labels(structure: Structure, exits: Sequence[Exit]) -> dict[Leaf, Tensor]:
-    """Labels that could be removed without any mask, such as those of a layer that nothing reads."""
-    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
-    removal.close(exits, Terms(exact=True))
-    return removal.removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def read_masks(path: str | Path, map_location: Any = None) -> dict[str, dict[str
     if path.suffix == ".safetensors":
         return _from_safetensors(path, map_location)
     try:
-        masks = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign pickle: the error says all there is to say
+            masks = torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
         raise MaskError(
             f"{str(path)!r} is no mask file ({type(error).__name__}). Expected torch.save of a dict "

@@ -112,13 +112,14 @@ def _add(
     if not isinstance(mask, Tensor):
         yield f"{where}: expected a tensor or None, got {type(mask).__name__}"
         return
-    problem = _values(mask)
+    keep = mask.detach() != 0
+    problem = _values(mask, keep)
     if problem:
         yield f"{where}: {problem}"
         return
     activation = next((kind for kind in ("_input_", "_output_") if str(target).startswith(kind)), "")
     if activation:
-        mask_ = ActivationMask(path, str(target)[len(activation) :], mask.detach() != 0, activation == "_input_")
+        mask_ = ActivationMask(path, str(target)[len(activation) :], keep, activation == "_input_")
         result.activations.append(mask_)
     else:
         parameter = module._parameters.get(str(target))
@@ -133,9 +134,9 @@ def _add(
                 "every dimension of the mask has to be that of the parameter, or 1"
             )
             return
-        keep = (mask.detach().to(_device(parameter)) != 0).expand(parameter.shape)
-        result.add(names[f"{path}.{target}".lstrip(".")], keep)
-    share = 1.0 - int(mask.count_nonzero()) / mask.numel() if mask.numel() else 0.0
+        full = keep.to(_device(parameter)).expand(parameter.shape)
+        result.add(names[f"{path}.{target}".lstrip(".")], full)
+    share = 1.0 - int(keep.count_nonzero()) / keep.numel() if keep.numel() else 0.0
     result.targets.append((path, str(target), share))
 
 
@@ -143,12 +144,13 @@ def _device(parameter: Tensor) -> torch.device:
     return torch.device("cpu") if parameter.device.type == "meta" else parameter.device
 
 
-def _values(mask: Tensor) -> str:
+def _values(mask: Tensor, keep: Tensor) -> str:
+    """What is wrong with the values of a mask, if anything."""
     if mask.device.type == "meta":
         return "the mask is on the meta device and has no values"
     if mask.is_complex():
         return "the mask is complex; it has to be 0 or 1"
-    if mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all()):
+    if mask.dtype == torch.bool or bool((mask == keep).all()):
         return ""
     if mask.is_floating_point() and bool(mask.isnan().any()):
         return f"the mask (shape {tuple(mask.shape)}) contains NaN; it has to be 0 or 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from safetensors import safe_open
@@ -13,7 +13,7 @@ from ..capture import Source, unwrap
 from ..surgery import Plan, Undo, copy_with, fit, like
 from ._mismatch import check_fit
 from ._save import read_recipe
-from ._tensors import laid_out
+from ._tensors import empty_slot, laid_out
 
 
 def load(
@@ -67,8 +67,27 @@ def load(
             return made[key]
 
         model = copy_with(original, loaded)
+        _fill(model, [name for name in stored if name not in made], file.get_tensor, device)
     fit(model, Plan({}, attributes=recipe.attributes, refits=recipe.refits), Undo(enabled=False))
     return model
+
+
+def _fill(
+    model: nn.Module,
+    names: Iterable[str],
+    values_of: Callable[[str], torch.Tensor],
+    device: torch.device | str | None,
+) -> None:
+    """Put what the factory's model has a place for, but not the thing itself, in its place."""
+    for name in names:
+        slots = empty_slot(model, name)
+        if slots is None:  # the cache of a forward
+            continue
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        beside = next(iter((*module.parameters(), *module.buffers())), torch.empty(0))
+        values = values_of(name).clone().to(device or beside.device)
+        slots[attribute] = nn.Parameter(values) if slots is module._parameters else values
 
 
 def _build(factory: Callable[[], nn.Module]) -> nn.Module:

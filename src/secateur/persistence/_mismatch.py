@@ -13,7 +13,7 @@ from ..capture import Source
 from ..surgery import read
 from ._recipe import Recipe
 from ._save import class_name
-from ._tensors import tensors_of
+from ._tensors import empty_slot, tensors_of
 
 MOST_LINES = 12
 
@@ -21,9 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 Owned = list[tuple[Source, str, torch.Tensor]]
 
 
-def check_fit(
-    recipe: Recipe, model: nn.Module, stored: Shapes, path: str | os.PathLike[str]
-) -> None:
+def check_fit(recipe: Recipe, model: nn.Module, stored: Shapes, path: str | os.PathLike[str]) -> None:
     """That the model of a factory is what a file was made from.
 
     Args:
@@ -55,13 +53,13 @@ def _problems(recipe: Recipe, model: nn.Module, stored: Shapes) -> Iterator[str]
         yield f"class: the factory builds {name}, the file holds {recipe.model}"
         return  # nothing below would fit either, and this says why
     owned = list(tensors_of(model))
-    yield from _name_problems(recipe, owned, stored)
+    yield from _name_problems(recipe, model, owned, stored)
     yield from _shape_problems(recipe, owned, stored)
     yield from _tie_problems(recipe, owned)
     yield from _number_problems(recipe, model)
 
 
-def _name_problems(recipe: Recipe, owned: Owned, stored: Shapes) -> Iterator[str]:
+def _name_problems(recipe: Recipe, model: nn.Module, owned: Owned, stored: Shapes) -> Iterator[str]:
     saved = {**{name: name for name in stored}, **recipe.tied}
     for source, name, tensor in owned:
         cache = source is Source.ATTRIBUTE and not tensor.is_meta
@@ -69,7 +67,8 @@ def _name_problems(recipe: Recipe, owned: Owned, stored: Shapes) -> Iterator[str
             yield f"{name}: the factory's model has it, {tuple(tensor.shape)}; the file does not"
     ours = {name for _, name, _ in owned}
     for name, key in saved.items():
-        if name not in ours and key not in recipe.plain:
+        known = name in ours or key in recipe.plain or empty_slot(model, name) is not None
+        if not known:
             yield f"{name}: the file has it, {stored.get(key)}; the factory's model does not"
 
 

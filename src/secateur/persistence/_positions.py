@@ -29,8 +29,7 @@ def _runs_of(data: bytes) -> str:
     firsts = array[np.concatenate([[0], breaks + 1])].tolist()
     lasts = array[np.concatenate([breaks, [len(array) - 1]])].tolist()
     return ",".join(
-        f"{first}-{last}" if last > first else str(first)
-        for first, last in zip(firsts, lasts, strict=True)
+        f"{first}-{last}" if last > first else str(first) for first, last in zip(firsts, lasts, strict=True)
     )
 
 

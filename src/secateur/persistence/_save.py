@@ -50,9 +50,7 @@ def save(model: nn.Module | PruningIR, path: str | os.PathLike[str]) -> Recipe:
     Example:
         >>> import tempfile, torch, secateur
         >>> def factory():
-        ...     return torch.nn.Sequential(
-        ...         torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
-        ...     )
+        ...     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> small, _ = secateur.prune(factory(), (torch.ones(1, 4),), ratio=0.5)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     recipe = secateur.save(small, f"{folder}/small.safetensors")

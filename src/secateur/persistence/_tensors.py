@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,19 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[Source, str, torch.Tensor]]:
         elif id(tensor) in registered:
             continue
         yield source, name, tensor
+
+
+def empty_slot(model: nn.Module, name: str) -> dict[str, Any] | None:
+    """The registry in which a module has a place of that name and nothing in it, if there is one.
+
+    Such as the bias of a layer that was built without one, and was given one by a fold.
+    """
+    path, _, attribute = name.rpartition(".")
+    modules = dict(model.named_modules())
+    if path not in modules:
+        return None
+    registries: list[dict[str, Any]] = [modules[path]._parameters, modules[path]._buffers]
+    return next((r for r in registries if attribute in r and r[attribute] is None), None)
 
 
 def check_storable(name: str, tensor: torch.Tensor) -> None:

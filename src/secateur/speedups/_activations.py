@@ -8,7 +8,6 @@ positions then have to go, since no hook stays in the small model.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,37 +111,72 @@ def _along(vector: Tensor, dim: int, like: Tensor) -> Tensor:
 # -- hooks -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Hooked:
+@dataclass(eq=False)
+class _Hook:
     """A mask that is multiplied by a hook; it is kept in a buffer of the module, so a cut cuts it."""
 
     mask: ActivationMask
     buffer: str
+    checked: bool = False
+
+    def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """A forward hook."""
+        return _replaced(output, self.mask.key, self._where, lambda tensor: self._times(module, tensor))
+
+    def on_input(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """A forward pre-hook."""
+        key = self.mask.key
+
+        def change(tensor: Tensor) -> Tensor:
+            return self._times(module, tensor)
+
+        if key in kwargs:
+            return args, _replaced(kwargs, key, self._where, change)
+        index = int(key) if key.isdigit() else _position(module, key, self._where)
+        if index >= len(args):
+            raise MaskError(f"{self._where}: the module is called with {len(args)} positional arguments")
+        return tuple(_replaced(args, str(index), self._where, change)), kwargs
+
+    @property
+    def _where(self) -> str:
+        return f"{self.mask.module}, target {self.mask.target!r}"
+
+    def _times(self, module: nn.Module, tensor: Tensor) -> Tensor:
+        shape, own = tuple(self.mask.keep.shape), tuple(tensor.shape)
+        if not self.checked:  # the first run is that of the whole model
+            fits = all(m in (1, n) for m, n in zip(shape[::-1], own[::-1], strict=False))
+            if len(shape) > len(own) or not fits:
+                raise MaskError(f"{self._where}: the mask has shape {shape} and the tensor {own}")
+            self.checked = True
+        mask = module._buffers[self.buffer]
+        assert mask is not None
+        return tensor * mask
 
 
 @contextlib.contextmanager
-def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Iterator[list[_Hooked]]:
+def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Iterator[list[_Hook]]:
     """Multiply masks onto activations while the body runs."""
-    hooked = [_Hooked(mask, f"_mask_of_{number}") for number, mask in enumerate(masks)]
+    hooks = [_Hook(mask, f"_mask_of_{number}") for number, mask in enumerate(masks)]
     handles = []
     try:
-        for each in hooked:
-            module = model.get_submodule(each.mask.module)
-            like = next(module.parameters(), torch.empty(()))
-            module.register_buffer(each.buffer, _compact(each.mask.keep).to(like.device, like.dtype), False)
-            if each.mask.is_input:
-                hook = functools.partial(_mask_input, each.mask.module, each.mask.key, each.buffer)
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        for hook in hooks:
+            module = model.get_submodule(hook.mask.module)
+            like = next(model.parameters(), torch.empty(()))
+            module.register_buffer(hook.buffer, _compact(hook.mask.keep).to(like.device, like.dtype), False)
+            if hook.mask.is_input:
+                handles.append(module.register_forward_pre_hook(hook.on_input, with_kwargs=True))
             else:
-                hook = functools.partial(_mask_output, each.mask.module, each.mask.key, each.buffer)
-                handles.append(module.register_forward_hook(hook))
-        yield hooked
+                handles.append(module.register_forward_hook(hook.on_output))
+        yield hooks
     finally:
         for handle in handles:
             handle.remove()
-        for each in hooked:
-            model.get_submodule(each.mask.module)._buffers.pop(each.buffer, None)
-            model.get_submodule(each.mask.module)._non_persistent_buffers_set.discard(each.buffer)
+        for hook in hooks:
+            module = model.get_submodule(hook.mask.module)
+            module._buffers.pop(hook.buffer, None)
+            module._non_persistent_buffers_set.discard(hook.buffer)
 
 
 def _compact(keep: Tensor) -> Tensor:
@@ -154,7 +188,7 @@ def _compact(keep: Tensor) -> Tensor:
     return keep
 
 
-def leftovers(model: nn.Module, hooked: Sequence[_Hooked]) -> list[ActivationMask]:
+def leftovers(model: nn.Module, hooked: Sequence[_Hook]) -> list[ActivationMask]:
     """Masks that still hide something in the small model."""
     return [
         each.mask for each in hooked if not bool(model.get_submodule(each.mask.module)._buffers[each.buffer].all())
@@ -173,23 +207,6 @@ def refuse_leftovers(masks: Sequence[ActivationMask]) -> None:
             f"some positions that these masks hide cannot be removed, and no weight can hide them instead: {names}. "
             "Mask the weight and bias of the layer that makes them. Nothing has been changed."
         )
-
-
-def _mask_output(path: str, key: str, buffer: str, module: nn.Module, args: Any, output: Any) -> Any:
-    return _replaced(output, key, f"{path}, target '_output_{key}'", lambda t: _times(t, module, buffer, path, key))
-
-
-def _mask_input(
-    path: str, key: str, buffer: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    where = f"{path}, target '_input_{key}'"
-    change = functools.partial(_times, module=module, buffer=buffer, path=path, key=key)
-    if key in kwargs:
-        return args, _replaced(kwargs, key, where, change)
-    index = int(key) if key.isdigit() else _position(module, key, where)
-    if index >= len(args):
-        raise MaskError(f"{where}: the module is called with {len(args)} positional arguments")
-    return tuple(_replaced(args, str(index), where, change)), kwargs
 
 
 def _position(module: nn.Module, name: str, where: str) -> int:
@@ -213,12 +230,3 @@ def _replaced(tree: Any, key: str, where: str, change: Callable[[Tensor], Tensor
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     known = list(tree) if isinstance(tree, Mapping) else len(tree) if isinstance(tree, (list, tuple)) else "one tensor"
     raise MaskError(f"{where}: there is nothing of that name; there is {known}")
-
-
-def _times(tensor: Tensor, module: nn.Module, buffer: str, path: str, key: str) -> Tensor:
-    mask = module._buffers[buffer]
-    assert mask is not None
-    shape, own = tuple(mask.shape), tuple(tensor.shape)
-    if len(shape) > len(own) or any(m not in (1, n) for m, n in zip(shape[::-1], own[::-1], strict=False)):
-        raise MaskError(f"{path}, mask {key!r}: the mask has shape {shape} and the tensor {own}")
-    return tensor * mask

@@ -29,8 +29,6 @@ from ..masks import (
     Update,
     Why,
     find_exits,
-    follow_constants,
-    idle_labels,
     start_removal,
 )
 from ..persistence import note_cut
@@ -115,11 +113,9 @@ class Engine:
 
     def finish_inference(self) -> None:
         """After the last :meth:`direct`: nothing is removed yet, and nothing is decided to stay."""
-        with masking_hooks(self.model, self.hooked):
-            unmasked = follow_constants(self.snapshot.analysis, self.model, {}, self.updates())
         self.constants = self._forward.constants
         self.exits = self.find_exits(self.constants)
-        self.removal = start_removal(self.structure, idle_labels(self.structure, self.find_exits(unmasked)))
+        self.removal = start_removal(self.structure, self.exits)
 
     def indirect(self, node: Node) -> bool:
         """Give back the labels that one node needs; whether that changed anything."""
@@ -147,7 +143,7 @@ class Engine:
             every = [
                 Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, None, reason) for axis in axes
             ]
-            exits.append(FixedExit(every, []))
+            exits.append(FixedExit(axes, every, []))
         return exits
 
     def decide(self) -> Decision:
@@ -213,7 +209,7 @@ class Engine:
         return [Block(a, v, Why.CODE, None, text) for a, v in zip(axes or keep, every, strict=True)]
 
     def _refuse_inexact(self, decision: Decision) -> None:
-        start = start_removal(self.structure, self.removal.idle)
+        start = start_removal(self.structure, self.exits)
         start.settle(self.exits, Terms(exact=False))
         more = start.removed
         names = {group.axis: group.name for group in self.structure.groups}

@@ -318,9 +318,9 @@ class _Settings(Settings):
 
     module_types: tuple[type, ...] = ()
 
-    def detail(self) -> Detail:
+    def detail(self, model: nn.Module) -> Detail:
         """What to record whole."""
-        plain = super().detail()
+        plain = super().detail(model)
         return Detail(
             lambda op: plain.has_rule(op) or (isinstance(op, type) and issubclass(op, self.module_types)),
             plain.is_leaf,

@@ -83,7 +83,7 @@ def cut_copy(model: nn.Module, plan: Plan) -> tuple[nn.Module, ParameterMap]:
     def smaller(source: Source, name: str, tensor: torch.Tensor) -> torch.Tensor:
         change = changes.get(name)
         new = _cut(tensor, change) if change else like(tensor.detach().clone(), tensor)
-        if tensor.grad is not None:
+        if tensor.is_leaf and tensor.grad is not None:
             new.grad = _cut_grad(tensor.grad, change) if change else tensor.grad.clone()
         cuts[tensor] = Cut(new, change.positions, change.scales) if change else _uncut(new)
         return new
@@ -100,7 +100,7 @@ def cut_inplace(model: nn.Module, plan: Plan, undo: Undo) -> ParameterMap:
     for change in plan.tensors:
         old = owned[change.names[0]]
         new = _cut(old, change)
-        if old.grad is not None:
+        if old.is_leaf and old.grad is not None:
             new.grad = _cut_grad(old.grad, change)
         cuts[old] = Cut(new, change.positions, change.scales)
         for name in change.names:

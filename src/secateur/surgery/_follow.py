@@ -57,6 +57,18 @@ def follow_sizes(code: Followed, following: Following, sizes: Mapping[Leaf, int]
         return sizes.get(group.axis, group.size) / group.size
 
     groups = list(code.structure.groups)
+    # What the trials bound may have fitted by chance, with small sizes: then begin anew.
+    anew = Following(dict(code.layer_bindings), list(following.relations))
+    found = Replayed()
+    for attempt in (following, anew):
+        found = _follow_very(code, groups, attempt, shares)
+        if found.clean:
+            following.bindings, following.relations = attempt.bindings, attempt.relations
+            break
+    return found
+
+
+def _follow_very(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
     found = _bind(code, groups, following, shares)
     for _ in range(ROUNDS):
         related = None if found.clean else relate(code, groups, found, following, shares)

@@ -94,9 +94,7 @@ def check_rule(operator: Any, *args: Any, **kwargs: Any) -> list[Verdict]:
     Example:
         >>> import torch
         >>> from secateur.testing import check_rule
-        >>> for verdict in check_rule(
-        ...     torch.mm, torch.randn(3, 4).double(), torch.randn(4, 5).double()
-        ... ):
+        >>> for verdict in check_rule(torch.mm, torch.randn(3, 4).double(), torch.randn(4, 5).double()):
         ...     print(verdict)
         ok: aten.mm.default axis args[0][0] of 3: any part can go
         ok: aten.mm.default axis args[0][1] of 4: any part can go
@@ -173,9 +171,7 @@ class _Cut:
         return mask
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"keeping {stays.tolist()} of {axis.size}" for axis, stays in self.keep.items()
-        )
+        return ", ".join(f"keeping {stays.tolist()} of {axis.size}" for axis, stays in self.keep.items())
 
 
 class _Wrong(Exception):
@@ -264,10 +260,7 @@ class _Trials:
     def _judge_pinned(self, axis: Leaf) -> Verdict:
         """Would every cut of a pinned axis be right, if results of its size were cut with it?"""
         operands = {
-            a
-            for id_ in self.tensors
-            for d in self.dims[id_]
-            for a in self.operator.algebra.leaves(d)
+            a for id_ in self.tensors for d in self.dims[id_] for a in self.operator.algebra.leaves(d)
         }
         follow = [[axis if d.size == axis.size else d for d in dims] for dims in self._results]
         cuts = [_Cut({axis: keep}) for keep in _parts(axis)]
@@ -297,9 +290,7 @@ class _Trials:
             return False
         return True
 
-    def _try(
-        self, cut: _Cut, clean: Iterable[int], results: Sequence[Sequence[Dim]], *, exact: bool
-    ) -> None:
+    def _try(self, cut: _Cut, clean: Iterable[int], results: Sequence[Sequence[Dim]], *, exact: bool) -> None:
         """Compare what remains of the full run with the run on what remains of the operands."""
         masked = self._masked(cut, clean)
         full = self._full_run(masked)
@@ -370,9 +361,7 @@ class _Trials:
     def _maskable(self, cut: _Cut) -> list[int]:
         """Operands that carry an axis of the cut, and that the masked model has zeros in."""
         leaves = self.operator.algebra.leaves
-        spared = {
-            id_ for id_, dim in self.operator.spared if any(a in cut.keep for a in leaves(dim))
-        }
+        spared = {id_ for id_, dim in self.operator.spared if any(a in cut.keep for a in leaves(dim))}
         return [
             id_ for id_ in self.tensors
             if id_ not in spared and self._carried(cut, self.dims[id_])
@@ -385,11 +374,7 @@ class _Trials:
     def _choices(self, cut: _Cut) -> Iterator[tuple[int, ...]]:
         """Which operands are zero where labels go: every combination, for up to four of them."""
         carriers = self._maskable(cut)
-        some = (
-            range(len(carriers) + 1)
-            if len(carriers) <= 4
-            else (0, 1, len(carriers) - 1, len(carriers))
-        )
+        some = range(len(carriers) + 1) if len(carriers) <= 4 else (0, 1, len(carriers) - 1, len(carriers))
         for count in some:
             yield from itertools.combinations(carriers, count)
 
@@ -403,9 +388,7 @@ class _Trials:
         small = {id_: cut.slice(tensor, self.dims[id_]) for id_, tensor in masked.items()}
         for scale in self.operator.rescales:
             dim = self.operator.algebra.resolve(scale.dim)
-            small[scale.operand] = (
-                small[scale.operand] * (dim.size / kept_size(dim, cut.keep)) ** scale.power
-            )
+            small[scale.operand] = small[scale.operand] * (dim.size / kept_size(dim, cut.keep)) ** scale.power
         return small
 
     def _balanced(self, keep: dict[Leaf, Positions]) -> _Cut | None:

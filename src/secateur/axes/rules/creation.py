@@ -41,9 +41,7 @@ def new_made(op: Operator, self: Operand, size: Sequence[int], **kwargs: Any) ->
 
 
 @register_rule(*aten("new_full"), flow=adds("fill_value"))
-def new_full(
-    op: Operator, self: Operand, size: Sequence[int], fill_value: Any, **kwargs: Any
-) -> Any:
+def new_full(op: Operator, self: Operand, size: Sequence[int], fill_value: Any, **kwargs: Any) -> Any:
     return _made(op, size)
 
 
@@ -52,9 +50,7 @@ def zeros_like(op: Operator, self: Operand, **kwargs: Any) -> Any:
     return list(self)
 
 
-@register_rule(
-    *aten("ones_like", "empty_like", "rand_like", "randn_like", "randint_like"), flow=loses
-)
+@register_rule(*aten("ones_like", "empty_like", "rand_like", "randn_like", "randint_like"), flow=loses)
 def made_like(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
     return list(self)
 

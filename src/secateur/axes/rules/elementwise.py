@@ -147,9 +147,7 @@ def _divides(flow: Flow) -> Signal:
     return Signal(carried, carried - (above.clean - below.clean))
 
 
-@register_rule(
-    *aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides
-)
+@register_rule(*aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides)
 def division(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
@@ -233,7 +231,7 @@ def prelu(op: Operator, self: Operand, weight: Operand) -> Any:
     return list(self)
 
 
-@register_rule(*aten("copy_"), flow=adds("src"))
+@register_rule(*aten("copy"), flow=adds("src"))
 def copy(op: Operator, self: Operand, src: Operand, non_blocking: bool = False) -> Any:
     op.broadcast(self, src)
     return list(self)

@@ -26,20 +26,14 @@ def embedding(op: Operator, weight: Operand, indices: Operand, *args: Any) -> An
 
 
 @register_rule(*aten("embedding_renorm_"), flow=keeps)
-def embedding_renorm(
-    op: Operator, self: Operand, indices: Operand, max_norm: float, norm_type: float
-) -> Any:
+def embedding_renorm(op: Operator, self: Operand, indices: Operand, max_norm: float, norm_type: float) -> Any:
     op.pin([self[0], *indices], INDEXED)
     op.sum_over(self[1], self)
     return list(self)
 
 
-@register_rule(
-    *aten("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), flow=adds("weight")
-)
-def embedding_bag(
-    op: Operator, weight: Operand, indices: Operand, offsets: Operand, *args: Any
-) -> Any:
+@register_rule(*aten("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), flow=adds("weight"))
+def embedding_bag(op: Operator, weight: Operand, indices: Operand, offsets: Operand, *args: Any) -> Any:
     op.pin(weight[0], INDEXED)
     for operand in operands_in((indices, offsets, *args)):
         op.pin(operand, INDICES)
@@ -98,9 +92,7 @@ def index(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> Any
     return [op.fixed(n, DATA) if d is None else d for d, n in zip(dims, op.shape, strict=True)]
 
 
-@register_rule(
-    *aten("index_put", "_unsafe_index_put", "_index_put_impl_"), flow=adds("self", "values")
-)
+@register_rule(*aten("index_put", "_unsafe_index_put", "_index_put_impl_"), flow=adds("self", "values"))
 def index_put(
     op: Operator, self: Operand, indices: Sequence[Operand | None], values: Operand, *args: Any
 ) -> Any:

@@ -18,8 +18,7 @@ def cat(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
     dim %= width
     columns = [[tensor[position] for tensor in tensors] for position in range(width)]
     return [
-        op.concat(column) if position == dim else op.unify(*column)
-        for position, column in enumerate(columns)
+        op.concat(column) if position == dim else op.unify(*column) for position, column in enumerate(columns)
     ]
 
 

@@ -47,9 +47,7 @@ def _adds_product(first: str, second: str) -> Any:
 
 
 @register_rule(*aten("addmm"), flow=_adds_product("mat1", "mat2"))
-def addmm(
-    op: Operator, self: Operand, mat1: Operand, mat2: Operand, beta: Any = 1, alpha: Any = 1
-) -> Any:
+def addmm(op: Operator, self: Operand, mat1: Operand, mat2: Operand, beta: Any = 1, alpha: Any = 1) -> Any:
     return op.broadcast(contract(op, mat1, mat2), self)
 
 
@@ -73,11 +71,21 @@ def baddbmm(
 
 
 @register_rule(*aten("addmv", "addr"), flow=_adds_product("mat", "vec"))
-def addmv(
-    op: Operator, self: Operand, mat: Operand, vec: Operand, beta: Any = 1, alpha: Any = 1
-) -> Any:
+def addmv(op: Operator, self: Operand, mat: Operand, vec: Operand, beta: Any = 1, alpha: Any = 1) -> Any:
     dims = contract(op, mat, vec) if len(mat) == 2 else [mat[0], vec[0]]
     return op.broadcast(dims, self)
+
+
+@register_rule(*aten("tensordot"), flow=multiplies)
+def tensordot(
+    op: Operator, self: Operand, other: Operand, dims_self: Sequence[int], dims_other: Sequence[int]
+) -> Any:
+    mine = [dim % len(self) for dim in dims_self]
+    theirs = [dim % len(other) for dim in dims_other]
+    for left, right in zip(mine, theirs, strict=True):
+        op.sum_over(op.unify(self[left], other[right]), self, other)
+    rest = [dim for position, dim in enumerate(self) if position not in mine]
+    return [*rest, *(dim for position, dim in enumerate(other) if position not in theirs)]
 
 
 @register_rule(*aten("outer", "ger"), flow=multiplies)

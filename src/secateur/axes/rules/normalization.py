@@ -13,9 +13,7 @@ from .._table import aten, register_rule
 STATISTICS = "mean and variance are taken over it"
 
 
-def _batch_norm(
-    op: Operator, input: Operand, tensors: Sequence[Operand | None], *, batch: bool
-) -> Any:
+def _batch_norm(op: Operator, input: Operand, tensors: Sequence[Operand | None], *, batch: bool) -> Any:
     """Channels go with their parameters; with statistics of the batch, all else changes them."""
     for tensor in tensors:
         if tensor is not None:
@@ -26,9 +24,7 @@ def _batch_norm(
         return list(input)
     # Saved statistics of the channels, for the backward pass.
     rest = [
-        [input[1]]
-        if shape == (input[1].size,)
-        else [op.fixed(n, "saved statistics") for n in shape]
+        [input[1]] if shape == (input[1].size,) else [op.fixed(n, "saved statistics") for n in shape]
         for shape in op.shapes[1:]
     ]
     op.inexact_if_used(1, input[1], "statistics are not zero")
@@ -47,9 +43,7 @@ def batch_norm(
     return _batch_norm(op, input, (weight, bias, running_mean, running_var), batch=training)
 
 
-@register_rule(
-    *aten("_native_batch_norm_legit_no_training", "_batch_norm_no_update"), flow=normalizes
-)
+@register_rule(*aten("_native_batch_norm_legit_no_training", "_batch_norm_no_update"), flow=normalizes)
 def batch_norm_no_training(
     op: Operator, input: Operand, weight: Operand | None, bias: Operand | None,
     running_mean: Operand, running_var: Operand, *args: Any,

@@ -65,9 +65,7 @@ def adaptive_avg_pool(op: Operator, self: Operand, output_size: Sequence[int]) -
 
 
 @register_rule(*aten("max_unpool2d", "max_unpool3d"), flow=adds("self"))
-def max_unpool(
-    op: Operator, self: Operand, indices: Operand, output_size: Sequence[int], *args: Any
-) -> Any:
+def max_unpool(op: Operator, self: Operand, indices: Operand, output_size: Sequence[int], *args: Any) -> Any:
     lead = len(self) - len(output_size)
     for own, other in zip(self[:lead], indices[:lead], strict=True):
         op.unify(own, other)
@@ -100,9 +98,7 @@ BOXES = "boxes and their coordinates"
 @register_rule("torchvision::roi_align", "torchvision::roi_pool", flow=adds("input"))
 def roi_align(op: Operator, input: Operand, rois: Operand, *args: Any) -> Any:
     op.pin([input[0], *input[2:], *rois], BOXES)
-    results = [
-        [op.fixed(s[0], BOXES), input[1], *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes
-    ]
+    results = [[op.fixed(s[0], BOXES), input[1], *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes]
     if len(results) > 1:
         op.inexact_if_used(1, input[1], "indices of maxima are something else where all are zero")
     return results if len(results) > 1 else results[0]
@@ -114,9 +110,7 @@ def ps_roi_align(op: Operator, input: Operand, rois: Operand, *args: Any) -> Any
     rows, columns = op.shape[2:]
     channels, *places = op.split(input[1], op.shape[1], rows, columns)
     op.pin(places, SPACE)
-    results = [
-        [op.fixed(s[0], BOXES), channels, *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes
-    ]
+    results = [[op.fixed(s[0], BOXES), channels, *(op.fixed(n, SPACE) for n in s[2:])] for s in op.shapes]
     op.inexact_if_used(1, channels, "it names the channel that a value came from")
     return results
 

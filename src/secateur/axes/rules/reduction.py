@@ -20,9 +20,7 @@ def _reduced(self: Operand, dim: Any) -> list[int]:
 
 
 def _result(op: Operator, self: Operand, dims: Sequence[int], keepdim: bool) -> Any:
-    rest = [
-        op.new(1) if i in dims else dim for i, dim in enumerate(self) if keepdim or i not in dims
-    ]
+    rest = [op.new(1) if i in dims else dim for i, dim in enumerate(self) if keepdim or i not in dims]
     return rest if len(op.shapes) == 1 else [rest] * len(op.shapes)
 
 
@@ -31,9 +29,7 @@ def _name(op: Operator) -> str:
 
 
 @register_rule(*aten("sum", "nansum"), flow=keeps)
-def total(
-    op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None
-) -> Any:
+def total(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
         op.sum_over(self[d], self)
@@ -67,9 +63,7 @@ def norm(
 
 
 @register_rule(*aten("mean", "nanmean"), flow=keeps)
-def mean(
-    op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None
-) -> Any:
+def mean(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
         op.inexact(self[d], "a mean is taken over it")
@@ -88,9 +82,7 @@ def variance(
 
 
 @register_rule(*aten("amax", "amin", "all", "aminmax", "prod"), flow=loses)
-def extreme(
-    op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None
-) -> Any:
+def extreme(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
         op.inexact(self[d], f"{_name(op)} is taken over it")
@@ -119,9 +111,7 @@ def kthvalue(op: Operator, self: Operand, k: int, dim: int = -1, keepdim: bool =
     return competition(op, self, dim, keepdim)
 
 
-@register_rule(
-    *aten("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), flow=loses
-)
+@register_rule(*aten("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), flow=loses)
 def softmax(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
     if len(self):
         op.pin(self[dim], "its positions compete (softmax)")
@@ -149,9 +139,7 @@ def _sorted(op: Operator, self: Operand, dim: int) -> Any:
 
 
 @register_rule(*aten("sort", "argsort"), flow=loses)
-def sort(
-    op: Operator, self: Operand, dim: int = -1, descending: bool = False, stable: Any = None
-) -> Any:
+def sort(op: Operator, self: Operand, dim: int = -1, descending: bool = False, stable: Any = None) -> Any:
     return _sorted(op, self, dim)
 
 

@@ -59,9 +59,7 @@ def permute(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [self[dim] for dim in dims]
 
 
-@register_rule(
-    *aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps
-)
+@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps)
 def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     dims = list(self)
     if dims:
@@ -279,9 +277,7 @@ def constant_pad(op: Operator, self: Operand, pad: Sequence[int], value: Any = 0
 
 
 @register_rule(*aten("pad", "_pad_enum"), flow=_pads)
-def pad(
-    op: Operator, self: Operand, pad: Sequence[int], mode: Any = "constant", value: Any = None
-) -> Any:
+def pad(op: Operator, self: Operand, pad: Sequence[int], mode: Any = "constant", value: Any = None) -> Any:
     if mode in ("constant", 3):
         return constant_pad(op, self, pad)
     return pad_by_copies(op, self, pad)

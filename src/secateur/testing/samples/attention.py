@@ -48,6 +48,4 @@ def fused_layers() -> None:
     norms = (t(8), t(8), t(8), t(8))
     ffn = (t(6, 8), t(6), t(8, 6), t(8))
     for norm_first in (True, False):
-        aten._transformer_encoder_layer_fwd(
-            x, width, 4, *attention, True, norm_first, 1e-5, *norms, *ffn
-        )
+        aten._transformer_encoder_layer_fwd(x, width, 4, *attention, True, norm_first, 1e-5, *norms, *ffn)
