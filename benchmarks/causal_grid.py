@@ -106,7 +106,7 @@ def try_model(family: str, ratio: str, wide: bool) -> Row:
 
 
 def _half(group: secateur.Group) -> list[secateur.Label]:
-    """Every second label; an odd number of heads stays, since configs want the hidden size to be a multiple."""
+    """Every second label; an odd number of heads stays, since configs want hidden to be a multiple."""
     return [] if group.role and group.size % 2 else group.labels[1::2]
 
 

@@ -1,4 +1,4 @@
-"""Third-party models with random weights, by name: ``torchvision/resnet50``, ``timm/dla34``, ``transformers/bert``.
+"""Third-party models with random weights, by name, as ``torchvision/resnet50`` or ``transformers/bert``.
 
 Inputs are the smallest that a model's code accepts without another structure: a benchmark over
 many models has to be affordable on two cores, and no group depends on the number of pixels.
@@ -91,7 +91,7 @@ def _affine(name: str, parameter: torch.Tensor, draw: torch.Generator) -> torch.
 
 
 def _usual(parameter: torch.Tensor) -> float:
-    """Deviation of a weight that neither blows a signal up nor lets it die: one over the root of its fan-in."""
+    """Deviation of a weight that keeps a signal alive: one over the root of its fan-in."""
     return min(0.5, max(1, parameter[0].numel()) ** -0.5)
 
 

@@ -33,9 +33,15 @@ from processes import Record, failure, peak_memory, run_all, version_line
 from torch import nn
 
 MODELS = [
-    "torchvision/resnet50", "torchvision/densenet121", "torchvision/vit_b_16", "torchvision/mobilenet_v3_large",
-    "torchvision/regnet_y_800mf", "timm/nasnetalarge", "timm/hrnet_w18_ssld", "torchvision/densenet201",
-]  # fmt: skip
+    "torchvision/resnet50",
+    "torchvision/densenet121",
+    "torchvision/vit_b_16",
+    "torchvision/mobilenet_v3_large",
+    "torchvision/regnet_y_800mf",
+    "timm/nasnetalarge",
+    "timm/hrnet_w18_ssld",
+    "torchvision/densenet201",
+]
 HANGS = ["torchvision/swin_t", "torchvision/maxvit_t", "transformers/llama"]
 RATIO = 0.5
 
@@ -82,7 +88,7 @@ def theirs(name: str, side: int, check: bool) -> Record:
     if check:
         try:
             record |= _their_error(name, side)
-        except Exception as error:  # noqa: BLE001 - that its model does not run is a result
+        except Exception as error:
             record |= failure(error)
     return record
 
@@ -95,10 +101,17 @@ def _pruner(loaded: Loaded, importance: Any, heads: list[nn.Module]) -> Any:
         options["round_to"] = loaded.model.encoder.layers[0].num_heads
     inputs = dict(loaded.kwargs) if loaded.kwargs else loaded.args
     return torch_pruning.pruner.MagnitudePruner(
-        loaded.model, inputs, importance=importance, pruning_ratio=RATIO, ignored_layers=heads,
+        loaded.model,
+        inputs,
+        importance=importance,
+        pruning_ratio=RATIO,
+        ignored_layers=heads,
         # Its defaults are shared by all pruners of a process.
-        in_channel_groups={}, out_channel_groups={}, num_heads={}, **options,
-    )  # fmt: skip
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads={},
+        **options,
+    )
 
 
 def _heads(loaded: Loaded) -> list[nn.Module]:
@@ -156,9 +169,18 @@ def _count(model: nn.Module) -> int:
 # -- the table -------------------------------------------------------------------------------------
 
 _COLUMNS = (
-    "model", "Secateur s", "Torch-Pruning s", "times faster", "Secateur MB", "Torch-Pruning MB", "removed by Secateur",
-    "by Torch-Pruning", "error of Secateur", "of Torch-Pruning", "failed",
-)  # fmt: skip
+    "model",
+    "Secateur s",
+    "Torch-Pruning s",
+    "times faster",
+    "Secateur MB",
+    "Torch-Pruning MB",
+    "removed by Secateur",
+    "by Torch-Pruning",
+    "error of Secateur",
+    "of Torch-Pruning",
+    "failed",
+)
 
 
 def merge(records: Iterable[Record]) -> Record:
@@ -177,7 +199,8 @@ def cells(name: str, us: Record, them: Record) -> list[str]:
         return format(record[key], form) if key in record else ""
 
     faster = f"{them['seconds'] / us['seconds']:.1f}" if "seconds" in us and "seconds" in them else ""
-    failed = [f"{who}: {r['failure']}: {r['message'][:100]}" for who, r in (("Secateur", us), ("Torch-Pruning", them)) if "failure" in r]
+    both = (("Secateur", us), ("Torch-Pruning", them))
+    failed = [f"{who}: {r['failure']}: {r['message'][:100]}" for who, r in both if "failure" in r]
     row = [name, number(us, "seconds", ".2f"), number(them, "seconds", ".2f"), faster]
     for key, form in (("memory", ".0f"), ("removed", ".3f"), ("error", ".1e")):
         row += [number(us, key, form), number(them, key, form)]
@@ -217,7 +240,11 @@ def main() -> None:
         if "error" in them and "seconds" in us:
             ratios.append(them["seconds"] / us["seconds"])
         print("  ".join(rows[-1]), flush=True)
-    median = f"Median over the models that both can do: {statistics.median(ratios):.1f} times faster.\n" if ratios else ""
+    median = (
+        f"Median over the models that both can do: {statistics.median(ratios):.1f} times faster.\n"
+        if ratios
+        else ""
+    )
     print(median)
     if options.table:
         options.table.write_text(f"{version_line()}.\n\n{table(rows)}\n{median}")

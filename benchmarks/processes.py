@@ -60,7 +60,7 @@ def _work(connection: Any, target: Target, given: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)  # models run side by side, and one thread is repeatable
     try:
         record = target(*given)
-    except Exception as error:  # noqa: BLE001 - a model that fails is a result
+    except Exception as error:
         record = failure(error)
     connection.send(record)
 

@@ -32,12 +32,28 @@ from torch import Tensor, nn
 
 TRANSFORMERS = ("convnext_tiny", "swin_t", "maxvit_t", "vit_b_16")
 NAMES = [
-    *"alexnet vgg11 resnet18 resnet50 resnext50_32x4d densenet121 squeezenet1_0 squeezenet1_1".split(),
-    *"mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet1_0 shufflenet_v2_x1_0 googlenet".split(),
-    *"inception_v3 efficientnet_b0 efficientnet_v2_s regnet_x_400mf regnet_y_400mf".split(),
-    *"deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large".split(),
-    *"fasterrcnn_mobilenet_v3_large_320_fpn ssdlite320_mobilenet_v3_large".split(),
-    *"convnext_tiny swin_t maxvit_t vgg16_bn wide_resnet50_2 fcn_resnet50 vit_b_16".split(),
+    *[
+        "alexnet",
+        "vgg11",
+        "resnet18",
+        "resnet50",
+        "resnext50_32x4d",
+        "densenet121",
+        "squeezenet1_0",
+        "squeezenet1_1",
+    ],
+    *[
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+        "mnasnet1_0",
+        "shufflenet_v2_x1_0",
+        "googlenet",
+    ],
+    *["inception_v3", "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf"],
+    *["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"],
+    *["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"],
+    *["convnext_tiny", "swin_t", "maxvit_t", "vgg16_bn", "wide_resnet50_2", "fcn_resnet50", "vit_b_16"],
 ]
 SIDES = {"inception_v3": 160, "maxvit_t": 224, "ssdlite320_mobilenet_v3_large": 320}
 DETECTORS = ("rcnn", "ssd")
@@ -112,7 +128,9 @@ def grouped(model: nn.Module, layers: Mapping[str, nn.Module], args: Any) -> dic
     ir = secateur.PruningIR(model)
     snapshot = ir.create_snapshot("main", args)
     groups = {group.axis: group for group in ir.groups()}
-    dims = {name: snapshot.analysis.dims_of(v.id)[0] for v in snapshot.graph.values if v.shape for name in v.names}
+    dims = {
+        name: snapshot.analysis.dims_of(v.id)[0] for v in snapshot.graph.values if v.shape for name in v.names
+    }
     scores = {axis: torch.zeros(axis.size) for axis in groups}
     found = {}
     for path, module in layers.items():
@@ -180,7 +198,9 @@ def measure(name: str) -> Record:
         masks = as_given(layers) if kind == "as given" else grouped(model, layers, args)
         reference = masked_copy(model, masks)
         for mode in MODES:
-            record |= {f"{kind}, {mode}, {k}": v for k, v in run(name, reference, model, masks, mode, args).items()}
+            record |= {
+                f"{kind}, {mode}, {k}": v for k, v in run(name, reference, model, masks, mode, args).items()
+            }
     return record
 
 
@@ -194,7 +214,7 @@ def run(name: str, reference: nn.Module, model: nn.Module, masks: Any, mode: str
         with peak_memory() as peak:
             report = secateur.speedup(small, args, masks=masks, on_inexact=mode)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    except Exception as problem:  # noqa: BLE001 - a model that fails is a result
+    except Exception as problem:
         return failure(problem)
     before = sum(p.numel() for p in model.parameters())
     return {
@@ -265,7 +285,9 @@ def _summary(records: list[Record], kind: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="*", help="names, as a shell pattern")
     parser.add_argument("--out", type=Path, default=Path("build/speedup_zoo.jsonl"))
     parser.add_argument("--again", action="store_true", help="run what is in --out already")

@@ -27,14 +27,32 @@ from processes import Record, run_all, version_line
 from torch.profiler import ProfilerActivity, profile, record_function
 
 MODELS = [
-    *(f"torchvision/{name}" for name in (
-        "resnet18", "resnet50", "vgg16_bn", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0",
-        "regnet_y_800mf", "efficientnet_v2_s", "googlenet", "squeezenet1_1", "swin_t", "vit_b_16",
-        "ssdlite320_mobilenet_v3_large",
-    )),
-    "timm/convnext_atto", "timm/ghostnet_050", "timm/vit_xsmall_patch16_clip_224",
-    "transformers/bert", "transformers/gpt2", "transformers/llama",
-]  # fmt: skip
+    *(
+        f"torchvision/{name}"
+        for name in (
+            "resnet18",
+            "resnet50",
+            "vgg16_bn",
+            "densenet121",
+            "mobilenet_v2",
+            "mobilenet_v3_small",
+            "shufflenet_v2_x1_0",
+            "regnet_y_800mf",
+            "efficientnet_v2_s",
+            "googlenet",
+            "squeezenet1_1",
+            "swin_t",
+            "vit_b_16",
+            "ssdlite320_mobilenet_v3_large",
+        )
+    ),
+    "timm/convnext_atto",
+    "timm/ghostnet_050",
+    "timm/vit_xsmall_patch16_clip_224",
+    "transformers/bert",
+    "transformers/gpt2",
+    "transformers/llama",
+]
 OPERATOR_SECONDS = 0.3e-3
 REPEATS = 3
 
@@ -101,7 +119,8 @@ def _memory(name: str, side: int) -> Record:
     # After the cut: sizes have to be read off the recorded graph.
     sizes = {n: v for v in ir.snapshot().graph.values for n in v.names}
     largest = max(
-        (sum(_bytes(sizes[m]) for m in {m.parameter for m in group.members}) for group in ir.groups()), default=0
+        (sum(_bytes(sizes[m]) for m in {m.parameter for m in group.members}) for group in ir.groups()),
+        default=0,
     )
     return {"forward_peak": peaks[0], "prune_peak": peaks[1], "largest_group": largest}
 
@@ -129,9 +148,19 @@ def _peaks(profiled: Any, spans: Iterable[str]) -> list[int]:
 # -- the table -------------------------------------------------------------------------------------
 
 _COLUMNS = (
-    "model", "operators", "groups", "in reach", "left", "error, exact groups", "forward s", "capture to groups s",
-    "of what is allowed", "peak MB beyond the model", "of what is allowed", "failed",
-)  # fmt: skip
+    "model",
+    "operators",
+    "groups",
+    "in reach",
+    "left",
+    "error, exact groups",
+    "forward s",
+    "capture to groups s",
+    "of what is allowed",
+    "peak MB beyond the model",
+    "of what is allowed",
+    "failed",
+)
 
 
 def table(records: Iterable[Record]) -> str:
@@ -144,14 +173,26 @@ def table(records: Iterable[Record]) -> str:
 def cells(record: Record) -> list[str]:
     """The row of one model."""
     if "failure" in record:
-        return [record["name"], *[""] * (len(_COLUMNS) - 2), f"{record['failure']}: {record['message'][:160]}"]
+        return [
+            record["name"],
+            *[""] * (len(_COLUMNS) - 2),
+            f"{record['failure']}: {record['message'][:160]}",
+        ]
     allowed = record["forward_peak"] + record["largest_group"]
     return [
-        record["name"], str(record["operators"]), str(record["groups"]), f"{record['reach']:.3f}",
-        f"{record['left']:.3f}", f"{record['exact_error']:.1e}", f"{record['forward']:.3f}",
-        f"{record['structure']:.3f}", f"{record['structure'] / record['allowed']:.2f}",
-        f"{record['prune_peak'] / 2**20:.1f}", f"{record['prune_peak'] / max(1, allowed):.2f}", "",
-    ]  # fmt: skip
+        record["name"],
+        str(record["operators"]),
+        str(record["groups"]),
+        f"{record['reach']:.3f}",
+        f"{record['left']:.3f}",
+        f"{record['exact_error']:.1e}",
+        f"{record['forward']:.3f}",
+        f"{record['structure']:.3f}",
+        f"{record['structure'] / record['allowed']:.2f}",
+        f"{record['prune_peak'] / 2**20:.1f}",
+        f"{record['prune_peak'] / max(1, allowed):.2f}",
+        "",
+    ]
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def measure(name: str) -> Record:
             record |= _cut(ir, loaded, groups, "all")
         record["memory"] = peak()
         record |= _cut(ir, loaded, [group for group in groups if group.exact], "exact")
-    except Exception as error:  # noqa: BLE001 - it is what the table is about
+    except Exception as error:
         record |= failure(error)
         record["trace"] = traceback.format_exc()[-3000:]
     return record
@@ -119,9 +119,21 @@ def _reason(group: Any) -> str:
 # -- the table -------------------------------------------------------------------------------------
 
 _COLUMNS = (
-    "model", "operators", "groups (exact)", "in reach", "left", "error, exact groups", "error, all groups", "effect",
-    "forward s", "capture s", "analysis s", "surgery s", "peak MB", "failed",
-)  # fmt: skip
+    "model",
+    "operators",
+    "groups (exact)",
+    "in reach",
+    "left",
+    "error, exact groups",
+    "error, all groups",
+    "effect",
+    "forward s",
+    "capture s",
+    "analysis s",
+    "surgery s",
+    "peak MB",
+    "failed",
+)
 
 
 def table(records: Iterable[Record]) -> str:
@@ -142,10 +154,21 @@ def _cells(record: Record) -> list[str]:
         first = record["message"].splitlines()[0] if record["message"] else ""
         failed = f"{record['failure']}: {first[:160]}".replace("|", "\\|")
     return [
-        record["name"], number("operators", "d"), groups, number("reach", ".3f"), number("left", ".3f"),
-        number("exact_error", ".1e"), number("all_error", ".1e"), number("effect", ".1e"), number("forward", ".3f"),
-        number("capture", ".3f"), number("analysis", ".3f"), number("surgery", ".3f"), number("memory", ".0f"), failed,
-    ]  # fmt: skip
+        record["name"],
+        number("operators", "d"),
+        groups,
+        number("reach", ".3f"),
+        number("left", ".3f"),
+        number("exact_error", ".1e"),
+        number("all_error", ".1e"),
+        number("effect", ".1e"),
+        number("forward", ".3f"),
+        number("capture", ".3f"),
+        number("analysis", ".3f"),
+        number("surgery", ".3f"),
+        number("memory", ".0f"),
+        failed,
+    ]
 
 
 def summary(records: list[Record]) -> str:
@@ -170,7 +193,10 @@ def summary(records: list[Record]) -> str:
 def _document(records: dict[str, Record]) -> str:
     text = "# The zoo\n\n" + (__doc__ or "").partition("\n\n")[2].rpartition("\n\n")[2]
     text = f"{text}\nWritten by `python benchmarks/zoo.py --table docs/zoo.md`. {version_line()}.\n\n"
-    for title, names in (("Models of the list", LISTED), ("More models of the same libraries", ALL[len(LISTED) :])):
+    for title, names in (
+        ("Models of the list", LISTED),
+        ("More models of the same libraries", ALL[len(LISTED) :]),
+    ):
         found = [records[name] for name in names if name in records]
         if found:
             text += f"## {title}\n\n{summary(found)}\n{table(found)}\n"
@@ -187,18 +213,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/zoo.jsonl"))
     parser.add_argument("--again", action="store_true", help="run what is in --out already, too")
     parser.add_argument("--failed", action="store_true", help="run again what failed")
-    parser.add_argument("--table", type=Path, help="write the table of all records of --out here, run nothing")
+    parser.add_argument(
+        "--table", type=Path, help="write the table of all records of --out here, run nothing"
+    )
     options = parser.parse_args()
     records = read_lines(options.out)
     if options.table:
         options.table.write_text(_document(records))
         return
     # A pattern without a wildcard may name a model that is on no list.
-    names = [n for n in (LISTED if options.listed else ALL) if any(fnmatch.fnmatch(n, p) for p in options.only)]
+    names = [
+        n for n in (LISTED if options.listed else ALL) if any(fnmatch.fnmatch(n, p) for p in options.only)
+    ]
     names += [name for name in options.only if "*" not in name and "/" in name and name not in names]
     done = {n for n, r in records.items() if not (options.failed and ("failure" in r or bad(r)))}
     todo = [name for name in names if options.again or name not in done]
-    for record in run_all(measure, [(name, (name,)) for name in todo], jobs=options.jobs, limit=options.limit):
+    for record in run_all(
+        measure, [(name, (name,)) for name in todo], jobs=options.jobs, limit=options.limit
+    ):
         append_line(options.out, record)
         print(f"{record['wall']:6.1f} s  " + "  ".join(_cells(record)), flush=True)
     found = read_lines(options.out)

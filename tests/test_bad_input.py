@@ -57,7 +57,7 @@ def test_labels_of_another_ir(ir: PruningIR) -> None:
     other = snapshot_of(nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 2)), (torch.ones(1, 4),))
     labels = other.groups()[0].labels[:1]
     with pytest.raises(
-        LabelError, match="was selected on another PruningIR .* Select labels again on the IR"
+        LabelError, match=r"was selected on another PruningIR .* Select labels again on the IR"
     ):
         ir.prune(labels=labels)
 
@@ -86,7 +86,7 @@ def test_an_empty_list_gives_a_copy(ir: PruningIR) -> None:
 @pytest.mark.parametrize("inplace", [False, True])
 def test_all_labels_of_a_group(ir: PruningIR, inplace: bool) -> None:
     with pytest.raises(
-        LabelError, match="all 8 labels of group '0' .* a layer cannot be empty: leave at least one"
+        LabelError, match=r"all 8 labels of group '0' .* a layer cannot be empty: leave at least one"
     ):
         ir.prune(labels=ir.groups()[0].labels, inplace=inplace)
 
@@ -167,7 +167,7 @@ def test_a_model_without_parameters() -> None:
 
 
 def test_things_that_are_no_module() -> None:
-    with pytest.raises(UnsupportedModelError, match="expected an nn.Module, got function"):
+    with pytest.raises(UnsupportedModelError, match=r"expected an nn\.Module, got function"):
         PruningIR(lambda x: x)
     with pytest.raises(
         TypeError, match=r"args is the tuple of positional inputs, got Tensor: write args=\(x,\)"

@@ -48,7 +48,7 @@ def test_half_of_every_group_leaves_an_ordinary_module(named: tuple[Named, Pruni
 
 
 def test_almost_all_parameters_are_in_reach(named: tuple[Named, PruningIR]) -> None:
-    made, ir = named
+    _, ir = named
     assert ir.reach() >= 0.95
     assert not ir.snapshot().analysis.opaque
 

@@ -212,6 +212,24 @@ def test_custom_operator_and_its_samples() -> None:
     secateur.axes.unregister_rule(torch.ops.secateur_judge.gate)
 
 
+def test_samples_that_a_rule_is_registered_with() -> None:
+    @torch.library.custom_op("secateur_judge::scan", mutates_args=())
+    def scan(x: torch.Tensor, dim: int) -> torch.Tensor:
+        return x.cumprod(dim)
+
+    @secateur.register_rule(torch.ops.secateur_judge.scan, samples=lambda: [(t(3, 4), 0), (t(3, 4), 1)])
+    def _(op: Operator, x: Operand, dim: int) -> Any:
+        op.pin(x[1], "the rule forgets that dim may be another")
+        return list(x)
+
+    operator = torch.ops.secateur_judge.scan
+    try:
+        with pytest.raises(RuleError, match=r"scan.default axis args\[0\]\[0\] of 3"):
+            check_rule(operator)
+    finally:
+        secateur.axes.unregister_rule(operator)
+
+
 class _Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()

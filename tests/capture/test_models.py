@@ -247,7 +247,7 @@ def test_torchscript_is_refused_with_the_way_out() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated as a whole
         scripted = torch.jit.trace(perceptron(), X)
-    with pytest.raises(UnsupportedModelError, match="the model is a TorchScript module.*Prune the original"):
+    with pytest.raises(UnsupportedModelError, match=r"the model is a TorchScript module.*Prune the original"):
         PruningIR(scripted)
     with pytest.raises(UnsupportedModelError, match="its submodule '0' is a TorchScript module"):
         PruningIR(nn.Sequential(scripted))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import secateur
 import torch
 from torch import nn
+
+import secateur
 
 transformers = pytest.importorskip("transformers")
 
@@ -33,7 +34,7 @@ EXPRESSIBLE = {
     "gemma2": ("Gemma2", "ForCausalLM", CAUSAL | {"head_dim": 16}, "exact", {"intermediate_size": 48}),
     "mixtral experts": ("Mixtral", "ForCausalLM", CAUSAL | {"num_local_experts": 4}, "all",
               {"intermediate_size": 48, "num_local_experts": 4, "hidden_size": 32}),
-    "gpt2 n_inner": ("GPT2", "LMHeadModel", GPT2, "all", {"n_embd": 32, "n_head": 2, "n_inner": 128}),
+    "gpt2": ("GPT2", "LMHeadModel", GPT2, "all", {"n_embd": 32, "n_head": 2, "n_inner": None}),
     "bert": ("Bert", "ForSequenceClassification", TEXT, "all", {"hidden_size": 32, "num_attention_heads": 2}),
     "vit": ("ViT", "ForImageClassification", SIZES | {"image_size": 32, "patch_size": 8}, "all",
               {"hidden_size": 32, "intermediate_size": 48}),
@@ -84,6 +85,15 @@ def test_pruned_model_comes_back_from_pretrained(name: str, tmp_path: Path) -> N
     again = type(small.model).from_pretrained(tmp_path).eval()
     assert torch.equal(logits(small.model), logits(again))
     assert fields == {field: getattr(again.config, field) for field in fields}
+
+
+def test_field_that_was_not_set_gets_a_value() -> None:
+    ir = secateur.PruningIR(build("GPT2", "LMHeadModel", GPT2))
+    ir.create_snapshot(kwargs={"input_ids": IDS})
+    inner = [group for group in ir.groups() if group.size == 4 * 64]
+    labels = [label for group in inner for label in group.labels[:100]]
+    config = ir.prune(labels=labels).model.config
+    assert (config.n_inner, config.n_embd) == (156, 64)
 
 
 def test_original_keeps_its_config() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ._base import Block, Chooser, block, divisors
+from ._base import Block, Chooser, block
 
 
 @block("image")
@@ -104,9 +104,7 @@ class Pieces(Block):
     def __init__(self, width: int, pieces: int, each: int, how: str) -> None:
         super().__init__()
         self.pieces, self.each, self.how = pieces, each, how
-        self.enter = nn.Conv2d(width, pieces * each, 3, padding=1, groups=divisors(width)[-1] if each == 1 else 1) if (
-            pieces * each
-        ) % divisors(width)[-1] == 0 else nn.Conv2d(width, pieces * each, 1)  # fmt: skip
+        self.enter = nn.Conv2d(width, pieces * each, 3, padding=1)
         self.bn = nn.BatchNorm2d(pieces * each)
         self.out_width = each
 

@@ -102,7 +102,8 @@ class Elsewhere(Block):
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
         ways = (
-            "unfold", "frequency", "gram", "sample", "distance", "resize", "max_unpool", "pad", "channel_frequency",
+            "unfold", "frequency", "gram", "sample", "distance", "resize", "max_unpool", "pad",
+            "channel_frequency",
         )  # fmt: skip
         return {"inner": chooser.width(2, 6), "how": chooser.pick(*ways)}
 

@@ -44,8 +44,9 @@ class Normalised(Block):
             return self.gamma * (y * energy / (energy.mean(dim=1, keepdim=True) + 1e-6)) + self.beta + y
         if self.how == "softmax":
             return y.softmax(dim=1)
-        if self.how == "local":
-            return self.local(y)
+        return self.local(y) if self.how == "local" else self.changed(y)
+
+    def changed(self, y: torch.Tensor) -> torch.Tensor:
         if self.how == "maximum":
             return y - y.amax(1, keepdim=True)
         if self.how == "variance":
@@ -61,8 +62,8 @@ class Normalised(Block):
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
         ways = (
-            "normalize", "norm", "sum", "mean_by_hand", "root_of_width", "root_of_attribute", "global_response",
-            "softmax", "local", "maximum", "variance", "clamp", "exp", "fill", "energy",
+            "normalize", "norm", "sum", "mean_by_hand", "root_of_width", "root_of_attribute",
+            "global_response", "softmax", "local", "maximum", "variance", "clamp", "exp", "fill", "energy",
         )  # fmt: skip
         return {"out": chooser.width(), "how": chooser.pick(*ways)}
 

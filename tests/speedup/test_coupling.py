@@ -181,3 +181,19 @@ def test_flatten_and_views_by_constants() -> None:
     net = randomise(Flat())
     report = speed_up(net, {"conv": rows(net.conv, [0, 3])}, X)
     assert net.fc.in_features == 6 * 49 and report.exact
+
+
+def test_a_size_written_into_the_code_keeps_what_it_measures_and_names_the_line() -> None:
+    class Literal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=2), nn.Linear(288, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.conv(self.first(x).sigmoid()).sigmoid().view(-1, 288))
+
+    net = randomise(Literal())
+    report = speed_up(net, {"first": rows(net.first, [2]), "conv": rows(net.conv, [0, 3])}, X)
+    assert net.first.out_channels == 7 and net.conv.out_channels == 8
+    (staying,) = [s for s in report.stays if s.module == "conv"]
+    assert staying.positions == (0, 3) and "aten.view" in staying.reason and "test_coupling.py" in staying.reason

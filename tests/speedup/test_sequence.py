@@ -1,6 +1,7 @@
 """Attention, embeddings and recurrent layers."""
 
 import pytest
+import secateur
 import torch
 from speedup.checks import error, masked_copy, randomise, rows, speed_up
 from torch import Tensor, nn
@@ -46,8 +47,15 @@ def test_a_masked_head_goes_and_its_value_bias_is_folded(fused: bool, bias: bool
 def test_features_of_all_heads() -> None:
     net = randomise(SelfAttention(fused=True))
     gone = [1, 5, 9, 13]
-    report = speed_up(net, {name: rows(net.get_submodule(name), gone, bias=True) for name in "qk"}, X)
-    assert net.q.out_features == 12 and report.exact or "scales by its size" in str(report)
+    report = speed_up(net, {name: rows(net.get_submodule(name), gone, bias=True) for name in "qkv"}, X)
+    assert net.q.out_features == net.o.in_features == 12 and net.width == 3 and report.exact
+
+
+def test_features_of_queries_and_keys_alone_stay_where_the_code_wants_equal_widths() -> None:
+    net = randomise(SelfAttention(fused=True))
+    report = speed_up(net, {name: rows(net.get_submodule(name), [1, 5, 9, 13], bias=True) for name in "qk"}, X)
+    assert net.q.out_features == 16
+    assert "q rows 1, 5, 9, 13 stay: the model's code wants parts of equal size" in str(report)
 
 
 def test_a_head_of_queries_alone_stays_and_says_why() -> None:
@@ -99,8 +107,6 @@ def test_twice_in_a_row() -> None:
         for start in range(0, 3 * width, width):
             mask[start : start + 4] = 0
         reference = masked_copy(net, {"attention": {"in_proj_weight": mask}})
-        import secateur
-
         secateur.speedup(net, (X,), masks={"attention": {"in_proj_weight": mask}})
         assert error(reference, net, X) < 1e-5
     assert net.attention.num_heads == 2 and net.first.weight.shape == original

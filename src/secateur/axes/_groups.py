@@ -296,10 +296,16 @@ class _Signals:
 
 
 def reach(structure: Structure) -> float:
-    """Share of all parameter elements that at least one group can take off."""
+    """Share of the parameter elements in use that at least one group can take off.
+
+    Parameters that the recorded run does not read (a head for training only) are not counted.
+    """
+    read = {id_ for node in structure.analysis.graph.nodes for id_ in node.inputs}
     keep = {group.axis: _NOTHING for group in structure.groups}
     total = reached = 0.0
     for value in structure.analysis.graph.state(Source.PARAMETER):
+        if value.id not in read:
+            continue
         size = untouched = 1.0
         for dim in structure.analysis.dims_of(value.id):
             size *= dim.size

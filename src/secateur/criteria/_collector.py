@@ -116,6 +116,8 @@ class ScoreCollector(ABC):
         try:
             if kind is None:
                 self._end()
+            elif issubclass(kind, Exception):  # other processes wait for this one: let them know
+                self._tell_failure()
         finally:
             self._stack.close()
 
@@ -138,7 +140,7 @@ class ScoreCollector(ABC):
         failure: ScoreError | None = None
         try:
             self._close_batch()
-        except ScoreError as error:  # other processes wait for this one: say it to them first
+        except ScoreError as error:
             failure = error
         sums = self._sums() if self._started and failure is None else {}
         sums = self._reduce(sums, failure)
@@ -150,6 +152,11 @@ class ScoreCollector(ABC):
         savings = self._snapshot.savings() if self._normalize is Normalize.MACS else None
         self.scores = normalize_scores(scores, self._normalize, savings=savings)
         self._snapshot.scores = dict(self.scores)
+
+    def _tell_failure(self) -> None:
+        if dist.is_available() and dist.is_initialized():
+            header = torch.tensor([0, 0, 1, 0], dtype=torch.int64, device=_device(self._group))
+            dist.all_reduce(header, group=self._group)
 
     def _reduce(self, sums: dict[str, torch.Tensor], failure: ScoreError | None) -> dict[str, torch.Tensor]:
         """Sums over all processes; every process raises if one of them failed."""

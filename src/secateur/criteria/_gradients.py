@@ -143,13 +143,13 @@ class GateGradients:
         """Whether a backward has run since the last :meth:`take`."""
         return bool(self._sums)
 
-    def unseen(self) -> list[tuple[str, Term]]:
-        """Groups none of whose terms ever got a gradient, with one of them."""
-        return [
-            (name, gate.terms[0])
+    def unseen(self) -> set[str]:
+        """Groups none of whose terms ever got a gradient."""
+        return {
+            name
             for name, gate in self._gates.items()
             if not any(_whole(term) in self._seen for term in gate.terms)
-        ]
+        }
 
     def culprit(self) -> str:
         """Where a gathered gradient is not finite."""

@@ -59,6 +59,7 @@ class GateCriterion(ScoreCollector):
         self._scaler = grad_scaler
         self._scale = 1.0
         self._gradients: GateGradients | None = None
+        self._totals: dict[str, torch.Tensor] = {}
         self.gates: dict[str, Gate] = {}
         self.skipped = 0
 
@@ -102,17 +103,32 @@ class GateCriterion(ScoreCollector):
         self._take({name: values / self._scale for name, values in gradients.items()}, examples)
         return True
 
-    def _check_reached(self) -> None:
+    def _sums(self) -> dict[str, torch.Tensor]:
         assert self._gradients is not None
         unseen = self._gradients.unseen()
+        seen = torch.tensor([name not in unseen for name in self.gates], dtype=torch.float64)
+        return {_SEEN: seen, **self._totals}
+
+    def _result(self, sums: dict[str, torch.Tensor]) -> Scores:
+        unseen = [name for name, seen in zip(self.gates, sums[_SEEN], strict=True) if not seen]
         if unseen:
-            names = ", ".join(repr(name) for name, _ in unseen[:6])
+            names = ", ".join(map(repr, unseen[:6]))
             more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
             raise ScoreError(
-                f"no gradient ever reached the groups {names}{more} (looked for at {unseen[0][1]}): the loss does "
-                "not depend on them, or that part of the model runs without gradients. Put what they feed "
-                "into the loss, or leave them alone: PruningIR(model, ignore=[...])"
+                f"no gradient ever reached the groups {names}{more} (looked for at "
+                f"{self.gates[unseen[0]].terms[0]}): the loss does not depend on them, or that part of the model "
+                "runs without gradients. Put what they feed into the loss, or leave them alone: "
+                "PruningIR(model, ignore=[...])"
             )
+        return {name: self._score(sums[name] / self.examples) for name in self._totals}
+
+    def _score(self, mean: torch.Tensor) -> torch.Tensor:
+        """Scores of one group from the mean over all examples."""
+        return mean
+
+
+_SEEN = ""
+"""Name of the sum that counts which groups got a gradient; no group has it."""
 
 
 class LossAwareCriterion(GateCriterion):
@@ -174,7 +190,6 @@ class LossAwareCriterion(GateCriterion):
             process_group=process_group,
         )
         self._spread = Spread(spread)
-        self._totals: dict[str, torch.Tensor] = {}
 
     def _reset(self, structure: Structure) -> None:
         self._totals = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in structure.groups}
@@ -183,13 +198,6 @@ class LossAwareCriterion(GateCriterion):
         for name, values in gradients.items():
             one = values.square() if self._spread is Spread.SQUARE else values.abs()
             self._totals[name] += weight * one
-
-    def _sums(self) -> dict[str, torch.Tensor]:
-        self._check_reached()
-        return self._totals
-
-    def _result(self, sums: dict[str, torch.Tensor]) -> Scores:
-        return {name: total / self.examples for name, total in sums.items()}
 
 
 class FisherCriterion(GateCriterion):
@@ -245,7 +253,6 @@ class FisherCriterion(GateCriterion):
             raise ScoreError(f"damping is a positive share of the mean of the diagonal, got {damping}")
         self._blocked = blocked
         self._damping = damping
-        self._totals: dict[str, torch.Tensor] = {}
 
     def _reset(self, structure: Structure) -> None:
         shape = (lambda n: (n, n)) if self._blocked else (lambda n: (n,))
@@ -258,14 +265,8 @@ class FisherCriterion(GateCriterion):
             one = torch.outer(values, values) if self._blocked else values.square()
             self._totals[name].add_(one, alpha=weight)
 
-    def _sums(self) -> dict[str, torch.Tensor]:
-        self._check_reached()
-        return self._totals
-
-    def _result(self, sums: dict[str, torch.Tensor]) -> Scores:
-        return {name: self._score(total / self.examples) for name, total in sums.items()}
-
-    def _score(self, fisher: torch.Tensor) -> torch.Tensor:
+    def _score(self, mean: torch.Tensor) -> torch.Tensor:
+        fisher = mean
         if not self._blocked:
             return fisher / 2
         level = self._damping * fisher.diagonal().mean()

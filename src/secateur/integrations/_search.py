@@ -86,9 +86,7 @@ class Search:
         for path, size in self._shapeless.items():
             yield {**least, path: size}
 
-    def _descend(
-        self, values: dict[Path, Value], options: Mapping[Path, list[int]]
-    ) -> dict[Path, Value]:
+    def _descend(self, values: dict[Path, Value], options: Mapping[Path, list[int]]) -> dict[Path, Value]:
         """Change one field after the other as long as that brings the built model nearer."""
         before = None
         while before != values and self._distance(values):
@@ -102,9 +100,7 @@ class Search:
                         values = other
         return values
 
-    def _sizes(
-        self, path: Path, values: dict[Path, Value], options: Mapping[Path, list[int]]
-    ) -> list[int]:
+    def _sizes(self, path: Path, values: dict[Path, Value], options: Mapping[Path, list[int]]) -> list[int]:
         """The values to try for one field, likeliest first."""
         if path in options:
             return options[path][:MOST_SIZES]
@@ -134,7 +130,7 @@ class Search:
             self._base = shapes_of(build(self.kind, few))
         try:
             return shapes_of(build(self.kind, with_values(few, {path: other}))) != self._base
-        except Exception:  # noqa: BLE001 - a class that minds
+        except Exception:  # a class that minds
             return True
 
     def _head_widths(self) -> Iterator[dict[Path, Value]]:
@@ -146,7 +142,8 @@ class Search:
             width = head_width(self.config, path)
             if width is not None and self._matters(path, [width, width + 1]):
                 sizes = dict.fromkeys((width, *self.observed.get(width, ())))
-                yield from ({path: size} for size in list(sizes)[:MOST_SIZES])
+                for size in list(sizes)[:MOST_SIZES]:
+                    yield {path: size}
 
     def _distance(self, values: dict[Path, Value]) -> int:
         key = _frozen(values)
@@ -158,7 +155,7 @@ class Search:
         """How far the built model is from the wanted one, and sizes that are wanted and not built."""
         try:
             model = build(self.kind, with_values(self.config, {**values, **self.few}))
-        except Exception as error:  # noqa: BLE001 - whatever a class raises, this config is none
+        except Exception as error:  # whatever a class raises, this config is none
             if not self.nearest:
                 self.nearest = [f"{type(error).__name__}: {error}"]
             return sum(map(len, self.wanted.values())), []

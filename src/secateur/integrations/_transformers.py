@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..axes import Keep, kept_size
-from ..capture import Source, copy_with, owned_tensors
+from ..axes import kept_size
+from ..capture import copy_with, owned_tensors
 from ..surgery import (
     AttributeChange,
     Binding,
@@ -32,7 +32,6 @@ from ..surgery import (
     Place,
     Plan,
     Replayed,
-    put_ghost,
     read,
     slice_tensor,
 )
@@ -75,9 +74,7 @@ class _Cut:
     problem: str = field(default="")
 
 
-def fit_config(
-    code: Followed, plan: Plan, found: Replayed, bindings: Iterable[Binding]
-) -> FittedConfig:
+def fit_config(code: Followed, plan: Plan, found: Replayed, bindings: Iterable[Binding]) -> FittedConfig:
     """Find the fields of a model's config that say its sizes after a cut.
 
     Args:
@@ -119,10 +116,10 @@ def _fit(path: str, module: nn.Module, cut: _Cut) -> FittedConfig:
         return FittedConfig()
     uneven = _uneven(before, wanted)
     if uneven and all(isinstance(step, str) for p, _ in integer_fields(config) for step in p):
-        return FittedConfig(note=f"layers differ ({uneven}), and the config has one size for all. {_INSTEAD}.")
+        return FittedConfig(note=f"layers differ ({uneven}), and a config has one size for all. {_INSTEAD}.")
     try:
         same = shapes_of(build(type(module), config)) == before
-    except Exception as error:  # noqa: BLE001 - a class of the user's: whatever it raises
+    except Exception as error:  # a class of the user's: whatever it raises
         return FittedConfig(note=f"{type(module).__name__}(config) fails ({error}). {_INSTEAD}.")
     if not same:
         return FittedConfig(note=f"{type(module).__name__}(config) builds another model. {_INSTEAD}.")
@@ -137,7 +134,8 @@ def _fit(path: str, module: nn.Module, cut: _Cut) -> FittedConfig:
         for steps, value in values.items()
         if value is not None
     )
-    return FittedConfig(changes, "config: " + ", ".join(f"{_name(c)} {c.before} -> {c.after}" for c in changes))
+    words = ", ".join(f"{_name(change)} {change.before} -> {change.after}" for change in changes)
+    return FittedConfig(changes, f"config: {words}")
 
 
 def _name(change: AttributeChange) -> str:
@@ -169,7 +167,7 @@ def _search(path: str, module: nn.Module, wanted: dict[str, tuple[int, ...]], cu
         try:
             built = shapes_of(build(type(module), with_values(config, few)))
             shortens = built.items() <= shapes_of(module).items()
-        except Exception:  # noqa: BLE001 - a class that wants all its layers gets them
+        except Exception:  # a class that wants all its layers gets them
             shortens = False
         few = few if shortens else {}
     known: dict[Path, int] = {}
@@ -202,7 +200,7 @@ def _accept(
     """Whether the whole model, built from these values, is the planned one in all but its weights."""
     try:
         skeleton = build(type(module), read_back(with_values(module.config, values)))
-    except Exception as error:  # noqa: BLE001 - such as a config's own validation
+    except Exception as error:  # such as a config's own validation
         cut.problem = cut.problem or f"{type(error).__name__}: {error}"
         return False
     if shapes_of(skeleton) != wanted:

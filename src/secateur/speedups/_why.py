@@ -94,15 +94,21 @@ class Explainer:
 
     def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[int, str]]:
         """A reason for every masked position that stays."""
+        addresses = self.constants.addresses.of(expression)
+        # First the axes whose labels are masked as a whole: of these something could have come.
+        whole = {i: _whole_labels(axis, at, labels, masked) for i, (axis, at, labels) in enumerate(addresses)}
         done = torch.zeros_like(masked)
-        for axis, at, labels in self.constants.addresses.of(expression):
-            here = masked[at] & ~done[at]
-            if not bool(here.any()):
-                continue
-            texts = self._of_axis(value, axis, labels[here].unique())
-            for position, label in zip(at[here].tolist(), labels[here].tolist(), strict=True):
-                done[position] = True
-                yield position, texts[label]
+        for partly in (False, True):
+            for i, (axis, at, labels) in enumerate(addresses):
+                here = masked[at] & ~done[at] & (torch.tensor(partly) | whole[i][labels])
+                if not bool(here.any()):
+                    continue
+                texts = {} if partly and axis not in self.structure.pinned else self._of_axis(
+                    value, axis, labels[here].unique()
+                )  # fmt: skip
+                for position, label in zip(at[here].tolist(), labels[here].tolist(), strict=True):
+                    done[position] = True
+                    yield position, texts.get(label, "other positions that have to go with it are not masked")
         for position in torch.nonzero(masked & ~done).flatten().tolist():
             yield position, "a dimension of size 1 cannot be shortened"
 
@@ -120,7 +126,7 @@ class Explainer:
 
     def _text(self, value: Value, block: Block | None, death: Node | None) -> str:
         if block is None:
-            return "some other positions that belong to it are not masked"
+            return "other positions that have to go with it are not masked"
         where = _place(block.node)
         if block.why is Why.ALIVE:
             return self._meeting(death) if death is not None else f"{where} reads it, and it is not constant there"
@@ -189,6 +195,13 @@ class Explainer:
             dims = self.constants.analysis.dims_of(id_)
             self._alive[key] = labels_where(dims, lambda: known.state != 0, axis, self.constants.addresses)
         return self._alive[key]
+
+
+def _whole_labels(axis: Leaf, at: Tensor, labels: Tensor, masked: Tensor) -> Tensor:
+    """Labels all of whose positions are masked."""
+    whole = torch.ones(axis.size, dtype=torch.bool)
+    whole[labels[~masked[at]]] = False
+    return whole
 
 
 def _follows(name: str, masks: Masks) -> bool:

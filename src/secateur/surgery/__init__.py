@@ -31,5 +31,4 @@ from ._plan import TensorChange as TensorChange
 from ._plan import build_plan as build_plan
 from ._plan import keep_sets as keep_sets
 from ._plan import removed_positions as removed_positions
-from ._put import put_ghost as put_ghost
 from ._replay import Replayed as Replayed

@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from .._errors import RuleError
-from ..axes import Dim, Leaf, Operator, Positions, Rule, analyse, has_rule, kept, kept_size
+from ..axes import TABLE, Dim, Leaf, Operator, Positions, Rule, analyse, has_rule, kept, kept_size
 from ..axes import number_value as written
 from ..axes._flow import NONE, ZERO, Axes, Flow, Signal, multiply
+from ..axes._table import overloads
 from ..capture import Detail, ModuleCall, Node, Ref, map_tree, named_tensors, record
 from ._calls import Call, calls_of, copied
 
@@ -74,15 +75,23 @@ def judge_rule(operator: Any, *args: Any, **kwargs: Any) -> list[Verdict]:
     Args:
         operator: an operator (``torch.ops.mylib.op``), a function that leads to one or several
             (each is judged), or a module whose class has a rule.
-        args: its arguments. Any axis of any tensor may be cut, so take sizes that tell dimensions
-            apart (3, 4, 5 rather than 2, 2, 2), and float64.
+        args: its arguments; none for the samples that its rule was registered with. Any axis of any
+            tensor may be cut, so take sizes that tell dimensions apart (3, 4, 5 rather than 2, 2, 2),
+            and float64.
         kwargs: its keyword arguments.
 
     Returns:
         One verdict an axis of each call.
     """
-    calls = calls_of(operator, *args, **kwargs)
+    samples = [] if args or kwargs else _samples_of(operator)
+    calls = [call for given in samples or [args] for call in calls_of(operator, *given, **kwargs)]
     return [verdict for call in calls for verdict in judge_call(call)]
+
+
+def _samples_of(operator: Any) -> list[tuple[Any, ...]]:
+    """Arguments from the ``samples=`` of the rules of an operator."""
+    makers = {rule.samples: None for o in overloads(operator) if (rule := TABLE.get(o)) and rule.samples}
+    return [tuple(args) for make in makers for args in make()]
 
 
 def check_rule(operator: Any, *args: Any, **kwargs: Any) -> list[Verdict]:

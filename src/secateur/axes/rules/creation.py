@@ -63,9 +63,9 @@ def full_like(op: Operator, self: Operand, fill_value: Any, **kwargs: Any) -> An
 @register_rule(
     *aten(
         "arange", "linspace", "logspace", "eye", "range", "randint", "randperm", "scalar_tensor",
-        "tril_indices", "triu_indices", "hann_window", "hamming_window", "blackman_window",
-        "bartlett_window", "kaiser_window", "fft_fftfreq", "fft_rfftfreq", "empty_strided",
-        "empty_permuted", "new_empty_strided", "affine_grid_generator",
+        "tril_indices", "triu_indices", "hann_window", "hamming_window", "blackman_window", "bartlett_window",
+        "kaiser_window", "fft_fftfreq", "fft_rfftfreq", "empty_strided", "empty_permuted",
+        "new_empty_strided", "affine_grid_generator",
     ),
     *aten("normal", in_place=False),
     flow=loses,

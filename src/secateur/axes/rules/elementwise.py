@@ -6,6 +6,7 @@ What tells them apart is what they make of zeros.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from .._flow import Flow, Signal, add, adds, keeps, loses, multiplies, multiply, zeros
@@ -15,12 +16,11 @@ from .._table import aten, register_rule
 
 @register_rule(
     *aten(
-        "relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
-        "hardswish", "hardshrink", "softshrink", "tanh", "tan", "sin", "sinh", "asin", "asinh",
-        "atan", "atanh", "erf", "erfinv", "expm1", "log1p", "special_i1", "special_i1e",
-        "special_bessel_j1", "neg", "abs", "sgn", "sign", "sqrt", "square", "floor", "ceil",
-        "round", "trunc", "frac", "nan_to_num", "deg2rad", "rad2deg", "real", "imag", "angle",
-        "dropout", "feature_dropout",
+        "relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish",
+        "hardshrink", "softshrink", "tanh", "tan", "sin", "sinh", "asin", "asinh", "atan", "atanh", "erf",
+        "erfinv", "expm1", "log1p", "special_i1", "special_i1e", "special_bessel_j1", "neg", "abs", "sgn",
+        "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac", "nan_to_num", "deg2rad",
+        "rad2deg", "real", "imag", "angle", "dropout", "feature_dropout",
         # Copies, and views that differ in nothing but the type or place of their values.
         "clone", "detach", "detach_copy", "alias", "alias_copy", "contiguous", "lift", "lift_fresh",
         "lift_fresh_copy", "resolve_conj", "resolve_neg", "_conj", "_conj_copy", "_conj_physical",
@@ -34,14 +34,13 @@ def zero_at_zero(op: Operator, self: Operand, *args: Any, **kwargs: Any) -> Any:
 
 @register_rule(
     *aten(
-        "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2", "log10",
-        "cos", "cosh", "acos", "acosh", "rsqrt", "reciprocal", "logit", "erfc", "lgamma", "digamma",
-        "sinc", "threshold", "isnan", "isinf", "isneginf", "isposinf", "isfinite", "isreal",
-        "signbit", "logical_not", "bitwise_not", "i0", "polygamma", "mvlgamma", "special_entr",
-        "special_erfcx", "special_ndtri", "special_log_ndtr", "special_bessel_j0", "special_i0e",
-        "special_modified_bessel_i0", "special_modified_bessel_i1", "special_modified_bessel_k0",
-        "special_modified_bessel_k1", "bernoulli", "uniform", "normal_", "normal_functional",
-        "random", "exponential", "log_normal", "cauchy", "geometric", "poisson",
+        "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2", "log10", "cos",
+        "cosh", "acos", "acosh", "rsqrt", "reciprocal", "logit", "erfc", "lgamma", "digamma", "sinc", "isnan",
+        "isinf", "isneginf", "isposinf", "isfinite", "isreal", "signbit", "logical_not", "bitwise_not", "i0",
+        "polygamma", "mvlgamma", "special_entr", "special_erfcx", "special_ndtri", "special_log_ndtr",
+        "special_bessel_j0", "special_i0e", "special_modified_bessel_i0", "special_modified_bessel_i1",
+        "special_modified_bessel_k0", "special_modified_bessel_k1", "bernoulli", "uniform", "normal_",
+        "normal_functional", "random", "exponential", "log_normal", "cauchy", "geometric", "poisson",
     ),
     flow=loses,
 )  # fmt: skip
@@ -120,9 +119,8 @@ def hardtanh(op: Operator, self: Operand, min: float = -1, max: float = 1) -> An
 
 @register_rule(
     *aten(
-        "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "hypot", "logical_or",
-        "logical_xor", "bitwise_or", "bitwise_xor", "__or__", "__xor__", "__ior__", "__ixor__",
-        "gcd", "complex",
+        "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "hypot", "logical_or", "logical_xor",
+        "bitwise_or", "bitwise_xor", "__or__", "__xor__", "__ior__", "__ixor__", "gcd", "complex",
     ),
     flow=adds("self", "other"),
 )  # fmt: skip
@@ -138,13 +136,15 @@ def multiplication(op: Operator, self: Any, other: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
 
 
-def _divides(flow: Flow) -> Signal:
-    above, below = flow["self"] or Signal(), flow["other"]
-    if below is None:
-        return above
-    # Zero over zero is not a number: a divisor that is zero at masked positions makes them dirty.
+def divide(above: Signal | None, below: Signal | None) -> Signal:
+    """Zero over zero is not a number: a divisor that is zero at masked positions makes them dirty."""
+    above, below = above or Signal(), below or Signal()
     carried = above.carried | below.carried
     return Signal(carried, carried - (above.clean - below.clean))
+
+
+def _divides(flow: Flow) -> Signal:
+    return divide(flow["self"], flow["other"])
 
 
 @register_rule(*aten("div", "divide", "true_divide", "floor_divide", "remainder", "fmod"), flow=_divides)
@@ -164,8 +164,8 @@ def power(op: Operator, self: Any, exponent: Any) -> Any:
 
 @register_rule(
     *aten(
-        "bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__", "__ilshift__",
-        "__irshift__", "copysign", "ldexp",
+        "bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__", "__ilshift__", "__irshift__",
+        "copysign", "ldexp",
     ),
     flow=adds("self"),
 )  # fmt: skip
@@ -175,14 +175,42 @@ def scaling(op: Operator, self: Any, other: Any) -> Any:
 
 @register_rule(
     *aten(
-        "eq", "ne", "lt", "le", "gt", "ge", "isclose", "logaddexp", "logaddexp2", "nextafter",
-        "xlogy", "special_xlog1py", "special_zeta", "heaviside", "polar", "atan2", "igamma",
-        "igammac",
+        "isclose", "logaddexp", "logaddexp2", "nextafter", "xlogy", "special_xlog1py", "special_zeta",
+        "heaviside", "polar", "atan2", "igamma", "igammac",
     ),
     flow=loses,
 )  # fmt: skip
 def binary(op: Operator, self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
     return op.broadcast(*operands_in((self, other)))
+
+
+def _register_comparisons(*names: str) -> None:
+    for name in names:
+        compare = getattr(operator, name)
+
+        def flow(flow: Flow, compare: Any = compare) -> Signal:
+            other = flow.arguments["other"]
+            known = isinstance(other, (int, float)) and not compare(0, other)
+            return keeps(flow) if known else loses(flow)
+
+        register_rule(*aten(name), flow=flow)(comparison)
+
+
+def comparison(op: Operator, self: Operand, other: Any) -> Any:
+    return op.broadcast(*operands_in((self, other)))
+
+
+_register_comparisons("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def _thresholds(flow: Flow) -> Signal:
+    stays = flow.arguments["threshold"] < 0 or flow.arguments["value"] == 0
+    return keeps(flow) if stays else loses(flow)
+
+
+@register_rule(*aten("threshold"), flow=_thresholds)
+def threshold(op: Operator, self: Operand, threshold: float, value: float) -> Any:
+    return list(self)
 
 
 @register_rule(
@@ -217,7 +245,11 @@ def addcmul(op: Operator, self: Operand, tensor1: Operand, tensor2: Operand, val
     return op.broadcast(self, tensor1, tensor2)
 
 
-@register_rule(*aten("addcdiv"), flow=loses)
+def _adds_quotient(flow: Flow) -> Signal:
+    return add(flow["self"], divide(flow["tensor1"], flow["tensor2"]))
+
+
+@register_rule(*aten("addcdiv"), flow=_adds_quotient)
 def addcdiv(op: Operator, self: Operand, tensor1: Operand, tensor2: Operand, value: Any = 1) -> Any:
     return op.broadcast(self, tensor1, tensor2)
 

@@ -175,9 +175,9 @@ def masked_scatter(op: Operator, self: Operand, mask: Operand, source: Operand) 
 
 @register_rule(
     *aten(
-        "masked_select", "nonzero", "nonzero_numpy", "nonzero_static", "_unique", "_unique2",
-        "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount", "histc", "take",
-        "multinomial", "segment_reduce",
+        "masked_select", "nonzero", "nonzero_numpy", "nonzero_static", "_unique", "_unique2", "unique_dim",
+        "unique_consecutive", "unique_dim_consecutive", "bincount", "histc", "take", "multinomial",
+        "segment_reduce",
     ),
     torch.ops.aten.where.default,
     torch.ops.aten.repeat_interleave.Tensor,
@@ -198,8 +198,8 @@ def put(op: Operator, self: Operand, *args: Any) -> Any:
 
 @register_rule(
     *aten(
-        "item", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "_is_all_true",
-        "_is_any_true", "_assert_async", "is_same_size",
+        "item", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "_is_all_true", "_is_any_true",
+        "_assert_async", "is_same_size",
     )
 )  # fmt: skip
 def to_python(op: Operator, *args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._flow import Flow, Signal, normalizes
+from .._flow import Flow, Signal, multiply, normalizes
 from .._operator import Operand, Operator
 from .._table import aten, register_rule
 
@@ -99,7 +99,11 @@ def layer_norm(
     return _normalized(op, input, normalized_shape, (weight, bias), f"LayerNorm's {STATISTICS}")
 
 
-@register_rule(*aten("rms_norm", "_fused_rms_norm"), flow=normalizes)
+def _keeps_zero(flow: Flow) -> Signal:
+    return multiply(flow["input"], flow["weight"])
+
+
+@register_rule(*aten("rms_norm", "_fused_rms_norm"), flow=_keeps_zero)
 def rms_norm(
     op: Operator, input: Operand, normalized_shape: Sequence[int], weight: Operand | None = None,
     eps: float | None = None,

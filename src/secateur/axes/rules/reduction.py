@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._flow import adds, keeps, loses
+from .._flow import add, adds, keeps, loses
 from .._operator import Operand, Operator
 from .._table import aten, register_rule
 
@@ -70,7 +70,7 @@ def mean(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dt
     return _result(op, self, dims, keepdim)
 
 
-@register_rule(*aten("var", "std", "var_mean", "std_mean"), flow=loses)
+@register_rule(*aten("var", "std", "var_mean", "std_mean"), flow=keeps)
 def variance(
     op: Operator, self: Operand, dim: Any = None, unbiased: Any = None, keepdim: bool = False,
     correction: Any = None,
@@ -81,7 +81,7 @@ def variance(
     return _result(op, self, dims, keepdim)
 
 
-@register_rule(*aten("amax", "amin", "all", "aminmax", "prod"), flow=loses)
+@register_rule(*aten("amax", "amin", "all", "aminmax", "prod"), flow=keeps)
 def extreme(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
@@ -89,26 +89,46 @@ def extreme(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False,
     return _result(op, self, dims, keepdim)
 
 
-@register_rule(*aten("max", "min"), flow=loses)
+def _indices(op: Operator, self: Operand) -> None:
+    """The second result says where the values of the first stood."""
+    for dim in self if len(op.shapes) > 1 else ():
+        op.inexact_if_used(1, dim, "indices are something else where all values are zero")
+
+
+@register_rule(*aten("max", "min"), flow=lambda flow: add(*flow.tensors()))
 def maximum(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
     if isinstance(dim, Operand):
         return op.broadcast(self, dim)
+    _indices(op, self)
     return extreme(op, self, dim, keepdim)
 
 
-@register_rule(*aten("argmax", "argmin", "logsumexp", "median", "nanmedian", "mode"), flow=loses)
-def competition(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
-    if dim is None and _name(op) == "mode":
-        dim = -1
+def _competition(op: Operator, self: Operand, dim: Any, keepdim: bool) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
         op.pin(self[d], f"its positions compete ({_name(op)})")
+    _indices(op, self)
     return _result(op, self, dims, keepdim)
 
 
-@register_rule(*aten("kthvalue"), flow=loses)
+@register_rule(*aten("argmax", "argmin", "logsumexp"), flow=loses)
+def competition(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
+    return _competition(op, self, dim, keepdim)
+
+
+@register_rule(*aten("median", "nanmedian"), flow=keeps)
+def median(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
+    return _competition(op, self, dim, keepdim)
+
+
+@register_rule(*aten("mode"), flow=keeps)
+def mode(op: Operator, self: Operand, dim: int = -1, keepdim: bool = False) -> Any:
+    return _competition(op, self, dim, keepdim)
+
+
+@register_rule(*aten("kthvalue"), flow=keeps)
 def kthvalue(op: Operator, self: Operand, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    return competition(op, self, dim, keepdim)
+    return _competition(op, self, dim, keepdim)
 
 
 @register_rule(*aten("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), flow=loses)
@@ -125,32 +145,41 @@ def cumsum(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
     return list(self)
 
 
-@register_rule(*aten("cumprod", "logcumsumexp", "cummax", "cummin"), flow=loses)
+@register_rule(*aten("logcumsumexp"), flow=loses)
+def logcumsumexp(op: Operator, self: Operand, dim: int) -> Any:
+    return cumulative(op, self, dim)
+
+
+@register_rule(*aten("cumprod", "cummax", "cummin"), flow=keeps)
 def cumulative(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
     if len(self):
         op.pin(self[dim], "it is accumulated in its order")
+    _indices(op, self)
     return list(self) if len(op.shapes) == 1 else [list(self)] * 2
 
 
-def _sorted(op: Operator, self: Operand, dim: int) -> Any:
+@register_rule(*aten("argsort"), flow=loses)
+def argsort(op: Operator, self: Operand, dim: int = -1, descending: bool = False, stable: Any = None) -> Any:
     if len(self):
         op.pin(self[dim], "its positions compete (sort)")
-    return list(self) if len(op.shapes) == 1 else [list(self)] * 2
+    return list(self)
 
 
-@register_rule(*aten("sort", "argsort"), flow=loses)
+@register_rule(*aten("sort"), flow=keeps)
 def sort(op: Operator, self: Operand, dim: int = -1, descending: bool = False, stable: Any = None) -> Any:
-    return _sorted(op, self, dim)
+    _indices(op, self)
+    return [argsort(op, self, dim)] * 2
 
 
 @register_rule(*aten("msort"), flow=keeps)
 def msort(op: Operator, self: Operand) -> Any:
-    return _sorted(op, self, 0)
+    return argsort(op, self, 0)
 
 
-@register_rule(*aten("topk"), flow=loses)
+@register_rule(*aten("topk"), flow=keeps)
 def topk(op: Operator, self: Operand, k: int, dim: int = -1, *flags: Any, **kwargs: Any) -> Any:
     op.pin(self[dim], "its positions compete (topk)")
+    _indices(op, self)
     best = op.replace(self, dim, op.fixed(k, "the best positions of another dimension"))
     return [best, best]
 

@@ -294,8 +294,8 @@ def _padded(op: Operator, dim: Any, before: int, after: int) -> Any:
 
 @register_rule(
     *aten(
-        "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-        "replication_pad2d", "replication_pad3d", "_pad_circular",
+        "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+        "replication_pad3d", "_pad_circular",
     ),
     flow=keeps,
 )  # fmt: skip

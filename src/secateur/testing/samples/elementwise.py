@@ -80,6 +80,7 @@ def unary() -> None:
     F.gelu(t(3, 4), approximate="tanh")
     F.threshold(t(3, 4), 0.1, 20.0)
     F.threshold(t(3, 4), -0.1, 20.0)
+    F.threshold(t(3, 4), 0.1, 0.0)
     for dropout in (F.dropout, F.alpha_dropout, F.feature_alpha_dropout, F.dropout1d):
         dropout(t(3, 4, 5), 0.5, training=False)
         dropout(t(3, 4, 5), 0.5, training=True)
@@ -109,6 +110,7 @@ def conversions() -> None:
     t(3, 4).type_as(torch.zeros(1))
     t(3, 4).copy_(t(4))
     t(3, 4).copy_(torch.zeros(3, 4))
+    aten.copy(t(3, 4), t(4))
     aten.fill(t(3, 4), 0)
     aten.fill(t(3, 4), 2.0)
     aten.fill(t(3, 4), t())
@@ -164,24 +166,23 @@ def binary() -> None:
     aten.ldexp(t(3, 4), ints(4, 3, 4))
     aten.ldexp_(t(3, 4), t(3, 4))
     t(3, 4).floor_divide_(t(4))
-    for name in (
-        "add",
-        "sub",
-        "rsub",
-        "mul",
-        "multiply",
-        "div",
-        "divide",
-        "true_divide",
-        "floor_divide",
-    ):
-        for number in (2.5, 0) if name in {"add", "sub", "rsub"} else (2.5,):
+    x = t(3, 4)
+    x * x
+
+
+def numbers() -> None:
+    """A tensor and a number, by the overloads that say so."""
+    for name in ("mul", "multiply", "div", "divide", "true_divide", "floor_divide"):
+        getattr(aten, name).Scalar(t(3, 4), 2.5)
+    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        for number in (2.5, 0, -1):
+            getattr(aten, name)(t(3, 4), number)
+    for name in ("add", "sub", "rsub"):
+        for number in (2.5, 0):
             getattr(aten, name).Scalar(t(3, 4), number)
     for rounding in (None, "floor", "trunc"):
         aten.div.Scalar_mode(t(3, 4), 2.5, rounding_mode=rounding)
         aten.divide.Scalar_mode(t(3, 4), 2.5, rounding_mode=rounding)
-    x = t(3, 4)
-    x * x
 
 
 def powers() -> None:
