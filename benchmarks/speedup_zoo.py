@@ -56,6 +56,17 @@ NAMES = [
     *["convnext_tiny", "swin_t", "maxvit_t", "vgg16_bn", "wide_resnet50_2", "fcn_resnet50", "vit_b_16"],
 ]
 SIDES = {"inception_v3": 160, "maxvit_t": 224, "ssdlite320_mobilenet_v3_large": 320}
+HEADS = {
+    "squeezenet1_0": ["classifier.1"],
+    "squeezenet1_1": ["classifier.1"],
+    "convnext_tiny": ["classifier.2"],
+    "swin_t": ["head"],
+    "maxvit_t": ["classifier.5"],
+    "vit_b_16": ["heads.head"],
+    "fcn_resnet50": ["classifier.4"],
+    "deeplabv3_mobilenet_v3_large": ["classifier.4"],
+    "lraspp_mobilenet_v3_large": ["classifier.low_classifier", "classifier.high_classifier"],
+}
 DETECTORS = ("rcnn", "ssd")
 MASKS = ("as given", "grouped")
 MODES = ("keep", "fold")
@@ -93,13 +104,7 @@ def masked_layers(name: str, model: nn.Module) -> dict[str, nn.Module]:
     """The layers that get masks: all but those that make the outputs."""
     kinds = (nn.Conv2d, nn.Linear) if name in TRANSFORMERS else (nn.Conv2d,)
     layers = {path: module for path, module in model.named_modules() if type(module) in kinds}
-    heads = {
-        "squeezenet1_0": ["classifier.1"], "squeezenet1_1": ["classifier.1"], "convnext_tiny": ["classifier.2"],
-        "swin_t": ["head"], "maxvit_t": ["classifier.5"], "vit_b_16": ["heads.head"], "fcn_resnet50": ["classifier.4"],
-        "deeplabv3_mobilenet_v3_large": ["classifier.4"],
-        "lraspp_mobilenet_v3_large": ["classifier.low_classifier", "classifier.high_classifier"],
-    }.get(name, [])  # fmt: skip
-    return {path: module for path, module in layers.items() if path not in heads}
+    return {path: module for path, module in layers.items() if path not in HEADS.get(name, ())}
 
 
 def l1(module: Any) -> Tensor:
@@ -240,8 +245,8 @@ def table(records: Iterable[Record]) -> str:
         lines += [
             f"## Masks {kind}",
             "",
-            "| model | parameters left, keep | error, keep | parameters left, fold | error, fold | as reported "
-            "| seconds | forwards + 1 ms an operator | memory / forward's |",
+            "| model | parameters left, keep | error, keep | parameters left, fold | error, fold "
+            "| as reported | seconds | forwards + 1 ms an operator | memory / forward's |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [_line(record, kind) for record in records]

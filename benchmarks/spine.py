@@ -113,16 +113,17 @@ def _memory(name: str, side: int) -> Record:
             loaded.forward()
         with record_function("measured: prune"):
             ir = _recorded(loaded)
-            labels = _half(ir.groups())
-            ir.prune(labels=labels, inplace=True, verify=False)
+            largest = _largest_group(ir)
+            ir.prune(labels=_half(ir.groups()), inplace=True, verify=False)
     peaks = _peaks(profiled, ("measured: forward", "measured: prune"))
-    # After the cut: sizes have to be read off the recorded graph.
-    sizes = {n: v for v in ir.snapshot().graph.values for n in v.names}
-    largest = max(
-        (sum(_bytes(sizes[m]) for m in {m.parameter for m in group.members}) for group in ir.groups()),
-        default=0,
-    )
     return {"forward_peak": peaks[0], "prune_peak": peaks[1], "largest_group": largest}
+
+
+def _largest_group(ir: Any) -> int:
+    """Bytes of all tensors that the largest group reaches."""
+    values = {name: value for value in ir.snapshot().graph.values for name in value.names}
+    reached = [{member.parameter for member in group.members} for group in ir.groups()]
+    return max((sum(_bytes(values[name]) for name in names) for names in reached), default=0)
 
 
 def _bytes(value: Any) -> int:

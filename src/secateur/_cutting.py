@@ -54,7 +54,7 @@ def cut(
     bindings = snapshot.following.bindings.values()
     with _timed(seconds, "replay"):
         code = snapshot.code
-        found = code.replay(keep, bindings) if code.depends_on_sizes else code.assume(keep)
+        found = code.replay(keep, bindings) if keep and code.depends_on_sizes else code.assume(keep)
         if not found.clean and follow_sizes(code, snapshot.following, sizes_of(keep)).clean:
             # The code takes more sizes to be equal than the trials had shown.
             structure.relations = tuple(snapshot.following.relations)

@@ -6,9 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import secateur
 import torch
 from torch import Tensor, nn
+
+import secateur
 
 Masks = Mapping[str, Mapping[str, Tensor]]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import secateur
 import torch
 from torch import nn
+
+import secateur
 
 X = torch.randn(2, 4)
 
@@ -25,7 +26,10 @@ def ones(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"0": {"weight": ones(6, 5)}}, r"0, target 'weight': the mask has shape \(6, 5\) and the parameter \(6, 4\)"),
+        (
+            {"0": {"weight": ones(6, 5)}},
+            r"0, target 'weight': the mask has shape \(6, 5\) and the parameter \(6, 4\)",
+        ),
         ({"0": {"weight": ones(6)}}, r"the mask has shape \(6,\) and the parameter \(6, 4\)"),
         ({"00": {"weight": ones(6, 4)}}, r"no module '00' in Sequential; did you mean '0'"),
         ({"0": {"wait": ones(6, 4)}}, r"Linear has no such parameter \(it has weight, bias\)"),
@@ -36,7 +40,10 @@ def ones(*shape: int) -> torch.Tensor:
         ({"0": ones(6, 4)}, r"0: expected a dict \{target: tensor\}, got Tensor"),
         ([ones(6, 4)], r"masks are a dict .* got list"),
         ({"1": {"_output_3": torch.zeros(1, 6)}}, r"1, target '_output_3': there is nothing of that name"),
-        ({"1": {"_output_0": torch.zeros(1, 5)}}, r"1, target '_output_0': the mask has shape \(1, 5\) and the tensor \(2, 6\)"),
+        (
+            {"1": {"_output_0": torch.zeros(1, 5)}},
+            r"1, target '_output_0': the mask has shape \(1, 5\) and the tensor \(2, 6\)",
+        ),
         ({"1": {"_input_y": torch.zeros(1, 6)}}, r"ReLU.forward has no argument 'y', but \['input'\]"),
     ],
 )

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from speedup.checks import randomise, rows, speed_up
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from speedup.checks import randomise, rows, speed_up
 
 X = torch.randn(2, 3, 16, 16)
 
@@ -55,7 +56,9 @@ def test_mask_on_one_member_stays_and_the_report_names_the_shortcut() -> None:
     masks = {"layer0.conv2": rows(net.layer0.conv2, [7])}
     report = speed_up(net, masks, X)
     assert net.layer0.conv2.out_channels == 8
-    assert "layer0.conv2 channel 7 stays: the shortcut that it is added to is alive (add in layer0" in str(report)
+    assert "layer0.conv2 channel 7 stays: the shortcut that it is added to is alive (add in layer0" in str(
+        report
+    )
     assert bool((net.layer0.conv2.weight[7] == 0).all())
 
 
@@ -131,7 +134,11 @@ class Joins(nn.Module):
 
 def test_concatenation_gate_and_chunk() -> None:
     net = randomise(Joins())
-    masks = {"a": rows(net.a, [0, 1], bias=True), "b": rows(net.b, [8, 9], bias=True), "down": rows(net.down, [3])}
+    masks = {
+        "a": rows(net.a, [0, 1], bias=True),
+        "b": rows(net.b, [8, 9], bias=True),
+        "down": rows(net.down, [3]),
+    }
     speed_up(net, masks, X)
     assert (net.a.out_channels, net.b.out_channels, net.down.out_channels) == (4, 8, 3)
     assert net.left.in_channels == net.right.in_channels == 6
@@ -187,7 +194,11 @@ def test_a_size_written_into_the_code_keeps_what_it_measures_and_names_the_line(
     class Literal(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=2), nn.Linear(288, 4)
+            self.first, self.conv, self.fc = (
+                nn.Conv2d(3, 8, 3),
+                nn.Conv2d(8, 8, 3, stride=2),
+                nn.Linear(288, 4),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.conv(self.first(x).sigmoid()).sigmoid().view(-1, 288))
@@ -196,4 +207,6 @@ def test_a_size_written_into_the_code_keeps_what_it_measures_and_names_the_line(
     report = speed_up(net, {"first": rows(net.first, [2]), "conv": rows(net.conv, [0, 3])}, X)
     assert net.first.out_channels == 7 and net.conv.out_channels == 8
     (staying,) = [s for s in report.stays if s.module == "conv"]
-    assert staying.positions == (0, 3) and "aten.view" in staying.reason and "test_coupling.py" in staying.reason
+    assert (
+        staying.positions == (0, 3) and "aten.view" in staying.reason and "test_coupling.py" in staying.reason
+    )

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import secateur
 import torch
-from secateur.compression.speedup import ModelSpeedup
-from speedup.checks import error, masked_copy, randomise, rows
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import secateur
+from secateur.compression.speedup import ModelSpeedup
+from speedup.checks import error, masked_copy, randomise, rows
 
 
 class TorchModel(nn.Module):
@@ -53,7 +54,9 @@ def test_the_tutorial() -> None:
         lambda m, x, masks: ModelSpeedup(m, x, masks, None, 0, 1),
         lambda m, x, masks: ModelSpeedup(model=m, dummy_input=(x,), masks_file=masks, confidence=1),
         lambda m, x, masks: ModelSpeedup(m, [x], masks_or_file=masks, batch_dim=0, batch_size=1),
-        lambda m, x, masks: ModelSpeedup(m, {"x": x}, masks, customized_replace_func={}, customized_replacers=[]),
+        lambda m, x, masks: ModelSpeedup(
+            m, {"x": x}, masks, customized_replace_func={}, customized_replacers=[]
+        ),
         lambda m, x, masks: ModelSpeedup(m, x, masks, graph_module=torch.fx.symbolic_trace(m)),
         lambda m, x, masks: ModelSpeedup(m, x, masks, logger=None, garbage_collect_values=False),
     ],
@@ -81,9 +84,13 @@ def test_stages_one_by_one() -> None:
     assert [str(node.op) for node in speedup.node_infos][:2] == ["aten.conv2d.default", "aten.relu.default"]
     speedup.infer_modules_masks()
     inferred = speedup.inferred_masks
-    assert bool((inferred["conv2"]["weight"][:, 0:3] == 0).all()) and bool((inferred["fc1"]["weight"] == 1).all())
+    assert bool((inferred["conv2"]["weight"][:, 0:3] == 0).all()) and bool(
+        (inferred["fc1"]["weight"] == 1).all()
+    )
     inputs, output, parameters = speedup.module_masks("conv2")
-    assert inputs[0].shape == (8, 6, 12, 12) and bool((inputs[0][:, :3] == 0).all() & (inputs[0][:, 3:] == 1).all())
+    assert inputs[0].shape == (8, 6, 12, 12) and bool(
+        (inputs[0][:, :3] == 0).all() & (inputs[0][:, 3:] == 1).all()
+    )
     assert bool((output == 1).all()) and set(parameters) == {"weight", "bias"}  # type: ignore[operator]
     assert model.conv1.out_channels == 6  # nothing has changed so far
     speedup.replace_compressed_modules()
@@ -119,7 +126,7 @@ def test_training_flags_come_back() -> None:
 
 
 def test_an_error_changes_nothing() -> None:
-    model, masks, x = tutorial()
+    model, masks, _ = tutorial()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(secateur.CaptureError, match="the model's forward raised"):
         ModelSpeedup(model, torch.rand(8, 2, 28, 28), masks).speedup_model()

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-import secateur
 import torch
 import torchvision
-from secateur.compression.speedup import ModelSpeedup
-from speedup.checks import error, masked_copy, randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import secateur
+from secateur.compression.speedup import ModelSpeedup
+from speedup.checks import error, masked_copy, randomise
 
 
 def l1_rows(module: Any, ratio: float) -> dict[str, Tensor]:
@@ -83,7 +84,11 @@ def _stages(blocks: Iterable[int], last: str) -> set[frozenset[str]]:
     groups = set()
     for layer, count in enumerate(blocks, 1):
         names = {f"layer{layer}.{i}.{last}" for i in range(count)}
-        groups.add(frozenset(names | ({"conv1"} if layer == 1 and last == "conv2" else {f"layer{layer}.0.downsample.0"})))
+        groups.add(
+            frozenset(
+                names | ({"conv1"} if layer == 1 and last == "conv2" else {f"layer{layer}.0.downsample.0"})
+            )
+        )
     return groups
 
 
@@ -110,7 +115,9 @@ def test_channel_groups_of_torchvision(name: str, wanted: set[frozenset[str]]) -
     assert channel_groups(model, x) == wanted
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", pytest.param("wide_resnet50_2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
+)
 def test_masks_of_a_group_agree_after_inference(name: str) -> None:
     model = randomise(torchvision_model(name))
     x = torch.randn(1, 3, 64, 64)
@@ -122,7 +129,10 @@ def test_masks_of_a_group_agree_after_inference(name: str) -> None:
     speedup.infer_modules_masks()
     removed = speedup.inferred_masks
     for group in groups:
-        kept = {tuple((removed[name]["weight"] * masks[name]["weight"]).flatten(1).any(1).tolist()) for name in group}
+        kept = {
+            tuple((removed[name]["weight"] * masks[name]["weight"]).flatten(1).any(1).tolist())
+            for name in group
+        }
         shared = {tuple(_removed_rows(speedup, name)) for name in group}
         assert len(shared) == 1, (group, kept)
 
@@ -190,13 +200,20 @@ def test_speedup_bigmodel(training: bool) -> None:
     ModelSpeedup(model, x, convs).speedup_model()
     assert model.training is training
     conv1, conv2 = model.backbone1[0][0].conv, model.backbone2[0].conv
-    assert (conv1.out_channels, conv2.in_channels, conv2.out_channels, model.fc1.in_features) == (4, 4, 8, 128)
+    assert (conv1.out_channels, conv2.in_channels, conv2.out_channels, model.fc1.in_features) == (
+        4,
+        4,
+        8,
+        128,
+    )
     torch.testing.assert_close(model.eval()(x), reference(x), atol=1e-7, rtol=0)
 
 
 INTEGRATION = [
     "resnet18", "mobilenet_v2", "alexnet",
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg11", "resnet34", "squeezenet1_1", "densenet121", "resnet50")),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (
+        "vgg11", "resnet34", "squeezenet1_1", "densenet121", "resnet50",
+    )),
 ]  # fmt: skip
 
 
@@ -205,7 +222,9 @@ INTEGRATION = [
 def test_speedup_integration(name: str, half: bool) -> None:
     torch.manual_seed(1)
     draw = random.Random(0)
-    model = torchvision_model(name, **({"groups": 4, "width_per_group": 32} if name == "resnet50" else {})).eval()
+    model = torchvision_model(
+        name, **({"groups": 4, "width_per_group": 32} if name == "resnet50" else {})
+    ).eval()
     with torch.no_grad():
         for module in layers_of(model, nn.BatchNorm2d).values():
             module.bias.zero_()
@@ -322,7 +341,9 @@ def test_finegrained_speedup() -> None:
     masks = {}
     for name, module in layers_of(model, nn.Linear).items():
         norms = module.weight.detach().abs()
-        masks[name] = {"weight": (norms >= norms.flatten().kthvalue(int(norms.numel() * 0.99)).values).float()}
+        masks[name] = {
+            "weight": (norms >= norms.flatten().kthvalue(int(norms.numel() * 0.99)).values).float()
+        }
     x = torch.randn(4, 1024)
     reference = masked_copy(model, masks)
     report = secateur.speedup(model, (x,), masks=masks)

@@ -4,10 +4,11 @@ import copy
 from typing import Any
 
 import pytest
-import secateur
 import torch
-from speedup.checks import error, masked_copy, randomise, rows, speed_up
 from torch import Tensor, nn
+
+import secateur
+from speedup.checks import error, masked_copy, randomise, rows, speed_up
 
 X = torch.randn(2, 3, 8, 8)
 
@@ -147,8 +148,12 @@ def test_an_output_that_is_masked_stays_an_output() -> None:
 def test_a_failure_half_way_is_taken_back(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from secateur.speedups import _engine
 
-    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 4, 3, padding=1, bias=False),
-                                    nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)))  # fmt: skip
+    model = randomise(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False),
+        )
+    )  # fmt: skip
     before, text = copy.deepcopy(model.state_dict()), str(model)
     original = getattr(_engine, stage)
 

@@ -1,11 +1,12 @@
 """Attention, embeddings and recurrent layers."""
 
 import pytest
-import secateur
 import torch
-from speedup.checks import error, masked_copy, randomise, rows, speed_up
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import secateur
+from speedup.checks import error, masked_copy, randomise, rows, speed_up
 
 X = torch.randn(2, 5, 16)
 
@@ -53,7 +54,9 @@ def test_features_of_all_heads() -> None:
 
 def test_features_of_queries_and_keys_alone_stay_where_the_code_wants_equal_widths() -> None:
     net = randomise(SelfAttention(fused=True))
-    report = speed_up(net, {name: rows(net.get_submodule(name), [1, 5, 9, 13], bias=True) for name in "qk"}, X)
+    report = speed_up(
+        net, {name: rows(net.get_submodule(name), [1, 5, 9, 13], bias=True) for name in "qk"}, X
+    )
     assert net.q.out_features == 16
     assert "q rows 1, 5, 9, 13 stay: the model's code wants parts of equal size" in str(report)
 

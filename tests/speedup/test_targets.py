@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import secateur
 import torch
 from safetensors.torch import save_file
-from speedup.checks import columns, error, masked_copy, randomise, rows, speed_up
 from torch import Tensor, nn
 from torch.nn.utils import prune
+
+import secateur
+from speedup.checks import columns, error, masked_copy, randomise, rows, speed_up
 
 X = torch.randn(4, 8)
 
@@ -219,7 +220,9 @@ def test_a_mask_that_nothing_can_hide_is_refused() -> None:
 def test_files(tmp_path: Path) -> None:
     masks = {"0": rows(mlp()[0], [0, 4])}
     torch.save(masks, tmp_path / "masks.pth")
-    save_file({f"{m}.{t}": mask for m, ts in masks.items() for t, mask in ts.items()}, tmp_path / "m.safetensors")
+    save_file(
+        {f"{m}.{t}": mask for m, ts in masks.items() for t, mask in ts.items()}, tmp_path / "m.safetensors"
+    )
     for path in (tmp_path / "masks.pth", str(tmp_path / "m.safetensors")):
         net = mlp()
         secateur.speedup(net, (X,), masks=path)

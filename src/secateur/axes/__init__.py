@@ -26,6 +26,7 @@ from ._groups import reach as reach
 from ._groups import state_exactness as state_exactness
 from ._keep import Keep as Keep
 from ._keep import Positions as Positions
+from ._keep import add_by_label as add_by_label
 from ._keep import kept as kept
 from ._keep import kept_size as kept_size
 from ._keep import labels_at as labels_at

@@ -132,11 +132,16 @@ class Algebra:
 
     def resolve(self, dim: Dim) -> Dim:
         """The canonical expression that ``dim`` stands for by now."""
-        if isinstance(dim, Leaf):
-            if dim.bound is None:
-                return dim
-            dim.bound = self.resolve(dim.bound)
-            return dim.bound
+        chain: list[Leaf] = []
+        while isinstance(dim, Leaf) and dim.bound is not None:
+            chain.append(dim)
+            dim = dim.bound
+        root = dim if isinstance(dim, Leaf) else self._canonical(dim)
+        for axis in chain:
+            axis.bound = root
+        return root
+
+    def _canonical(self, dim: Product | Concat) -> Dim:
         if dim.epoch == self.epoch:
             return dim
         items = dim.factors if isinstance(dim, Product) else dim.parts

@@ -72,3 +72,31 @@ def labels_at(dim: Dim, axis: Leaf) -> Positions:
         inner = labels_at(factor, axis)
         labels = np.where(inner >= 0, inner, labels[:, None]).reshape(-1)
     return labels
+
+
+def add_by_label(dim: Dim, values: NDArray[np.float64], sums: Mapping[Leaf, NDArray[np.float64]]) -> None:
+    """Add what is at each position of a resolved ``dim`` to the labels that the position belongs to.
+
+    One walk over the dimension serves all its axes; ``sums`` are changed in place, axes that are
+    not in it are passed over.
+
+    >>> from secateur.axes import leaf, product
+    >>> heads, features = leaf(2), leaf(3)
+    >>> sums = {heads: np.zeros(2), features: np.zeros(3)}
+    >>> add_by_label(product([heads, features]), np.arange(6.0), sums)
+    >>> sums[heads], sums[features]
+    (array([ 3., 12.]), array([3., 5., 7.]))
+    """
+    if isinstance(dim, Leaf):
+        if dim in sums:
+            sums[dim][:] += values
+    elif isinstance(dim, Concat):
+        start = 0
+        for part in dim.parts:
+            add_by_label(part, values[start : start + part.size], sums)
+            start += part.size
+    else:
+        table = values.reshape([factor.size for factor in dim.factors])
+        for position, factor in enumerate(dim.factors):
+            others = tuple(i for i in range(len(dim.factors)) if i != position)
+            add_by_label(factor, table.sum(others), sums)

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from .._errors import LabelError
-from ..axes import Structure, labels_at
+from ..axes import Structure, add_by_label
 from ..capture import Source, owned_tensors
 from ._normalize import Scores
-
 
 
 def magnitude_scores(structure: Structure, model: nn.Module) -> Scores:
@@ -25,20 +24,14 @@ def magnitude_scores(structure: Structure, model: nn.Module) -> Scores:
     Raises:
         LabelError: if a parameter of a group holds NaN.
     """
+    analysis = structure.analysis
     owned = {name: tensor for source, name, tensor in owned_tensors(model) if source is Source.PARAMETER}
-    dims = {value.name: structure.analysis.dims_of(value.id) for value in structure.analysis.graph.state(Source.PARAMETER)}
-    energy: dict[tuple[str, int], np.ndarray] = {}
-    scores: Scores = {}
-    for group in structure.groups:
-        total = np.zeros(group.size)
-        for name, dim in group.parameters:
-            if (name, dim) not in energy:
-                energy[name, dim] = _energy(owned[name], name, dim)
-            labels = labels_at(dims[name][dim], group.axis)
-            inside = labels >= 0
-            total += np.bincount(labels[inside], energy[name, dim][inside], group.size)
-        scores[group.name] = torch.from_numpy(np.sqrt(total))
-    return scores
+    sums = {group.axis: np.zeros(group.size) for group in structure.groups}
+    for value in analysis.graph.state(Source.PARAMETER):
+        for position, dim in enumerate(analysis.dims_of(value.id)):
+            if not sums.keys().isdisjoint(analysis.algebra.leaves(dim)):
+                add_by_label(dim, _energy(owned[value.name], value.name, position), sums)
+    return {group.name: torch.from_numpy(np.sqrt(sums[group.axis])) for group in structure.groups}
 
 
 def _energy(parameter: torch.Tensor, name: str, dim: int) -> np.ndarray:

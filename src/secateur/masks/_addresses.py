@@ -67,4 +67,6 @@ def _addresses(dim: Dim) -> list[tuple[Leaf, Tensor, Tensor]]:
 def _leaves(dim: Dim) -> list[Leaf]:
     if isinstance(dim, Leaf):
         return [dim]
-    return [axis for item in (dim.parts if isinstance(dim, Concat) else dim.factors) for axis in _leaves(item)]
+    return [
+        axis for item in (dim.parts if isinstance(dim, Concat) else dim.factors) for axis in _leaves(item)
+    ]

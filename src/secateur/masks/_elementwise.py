@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Ref, map_tree
-from ._known import EXACTLY, LARGEST, UNKNOWN, Known, compress, constant, spread
+from ._known import EXACTLY, LARGEST, Known, compress, constant, spread
 from ._transfer import Results, Step, functional, transfers
 
 # Adding a parameter that happens to be zero, or choosing it, hides nothing; multiplying by it does.
@@ -154,5 +154,3 @@ def _schema_name(step: Step) -> str:
 
 def _count(shape: Any) -> int:
     return int(torch.Size(shape).numel())
-
-

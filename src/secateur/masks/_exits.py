@@ -128,7 +128,9 @@ class FixedExit:
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
         """Labels that have to stay, by the reason."""
         if terms.unmasked:
-            yield from (Block(a, torch.ones(a.size, dtype=torch.bool), Why.SUMMED, self.node) for a in self._axes)
+            yield from (
+                Block(a, torch.ones(a.size, dtype=torch.bool), Why.SUMMED, self.node) for a in self._axes
+            )
         else:
             yield from self._blocks[terms.exact]
 
@@ -226,5 +228,3 @@ def _unknown_along(state: Tensor, dim: int) -> Tensor:
             part = unknown.narrow(other, 0, 1) if unknown.stride(other) == 0 else unknown
             unknown = part.any(other, keepdim=True)
     return unknown.reshape(-1)
-
-

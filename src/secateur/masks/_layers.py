@@ -77,9 +77,9 @@ class Place:
             return BiasPlace(own.name, True, (value.name, row_dim))
         path = self.step.node.module
         module = self.model.get_submodule(path)
-        if value.source is Source.PARAMETER and f"{path}.weight".lstrip(".") in value.names:
-            if "bias" in module._parameters and isinstance(module, _WITH_BIAS):
-                return BiasPlace(f"{path}.bias".lstrip("."), False, (value.name, row_dim))
+        own = value.source is Source.PARAMETER and f"{path}.weight".lstrip(".") in value.names
+        if own and "bias" in module._parameters and isinstance(module, _WITH_BIAS):
+            return BiasPlace(f"{path}.bias".lstrip("."), False, (value.name, row_dim))
         return "it has no bias, and none can be given to it"
 
 
@@ -170,8 +170,10 @@ def _matrix(place: Place, source: Ref, weight: Ref, bias: Ref | None, *, transpo
     return Layered([reading], [spread_along(reading.result(), -1, step.shapes[0])])
 
 
-@layer("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution",
-       "_convolution")  # fmt: skip
+@layer(
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "convolution", "_convolution",
+)  # fmt: skip
 def convolution(place: Place) -> Layered | None:
     """weight (out, in / groups, *kernel), transposed (in, out / groups, *kernel)."""
     step = place.step
@@ -232,5 +234,3 @@ def _padding(value: Any, dim: int, taps: int, dilation: int) -> int:
     if isinstance(value, str):
         return dilation * (taps - 1) // 2 if value == "same" else 0
     return _item(value, dim)
-
-

@@ -61,7 +61,9 @@ def statistics_of_input(step: Step) -> Results:
     width, ndim = source.shape[1], len(source.shape)
     scale = _channels(step.known("weight"), width, ndim, 1.0)
     shift = _channels(step.known("bias"), width, ndim, 0.0)
-    if packet_of(step.node.op) is torch.ops.aten.instance_norm and step.arguments.get("use_input_stats", True):
+    if packet_of(step.node.op) is torch.ops.aten.instance_norm and step.arguments.get(
+        "use_input_stats", True
+    ):
         return _instances(step, source, scale, shift)
     return _only_shift(step, source, scale, shift)
 
@@ -96,5 +98,3 @@ def embedding(step: Step) -> Results:
     zeros = weight.zeros().all(0).cpu()
     state = torch.where(zeros, EXACTLY, UNKNOWN).to(torch.uint8)
     return Known(constant(0.0, step.shapes[0]).value, spread(state, step.shapes[0]))
-
-

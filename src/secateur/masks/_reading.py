@@ -50,7 +50,7 @@ class Weights:
     shape: tuple[int, int, int, int]
     known: Known
     arrange: Callable[[Tensor], Tensor]
-    present: None | tuple[Tensor, Tensor] | Tensor
+    present: tuple[Tensor, Tensor] | Tensor | None
     trusted: bool = True
 
     @staticmethod
@@ -94,7 +94,7 @@ class Weights:
         return (self.present & rows[:, :, None]).any(1)
 
 
-def _pattern(nonzero: Tensor) -> None | tuple[Tensor, Tensor] | Tensor:
+def _pattern(nonzero: Tensor) -> tuple[Tensor, Tensor] | Tensor | None:
     present = nonzero.any(-1).cpu()
     rows, columns = present.any(2), present.any(1)
     if bool((present == (rows[:, :, None] & columns[:, None, :])).all()):

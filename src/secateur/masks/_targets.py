@@ -130,8 +130,8 @@ def _add(
             m not in (1, p) for m, p in zip(mask.shape, parameter.shape, strict=True)
         ):
             yield (
-                f"{where}: the mask has shape {tuple(mask.shape)} and the parameter {tuple(parameter.shape)}; "
-                "every dimension of the mask has to be that of the parameter, or 1"
+                f"{where}: the mask has shape {tuple(mask.shape)} and the parameter "
+                f"{tuple(parameter.shape)}; every dimension of the mask has to be that of the parameter, or 1"
             )
             return
         full = keep.to(_device(parameter)).expand(parameter.shape)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..axes import Dim
 from ..capture import Ref
 from ._known import EXACTLY, UNKNOWN, Known, along, constant, spread, unknown
-from ._layers import LAYERS, ONE_TAP, Layered, Place, Product, blocks, layer, spread_along, start_of, whole
+from ._layers import LAYERS, ONE_TAP, Layered, Place, Product, blocks, layer, spread_along, whole
 from ._reading import BiasPlace, Reading, Weights
 
 _TENSORS = ("query", "key", "value")
@@ -24,7 +24,7 @@ def _multihead(place: Place) -> Layered | None:
     module: dict[str, Ref] = arguments["module"]
     tensors = [arguments.get(name, arguments.get(str(i))) for i, name in enumerate(_TENSORS)]
     heads = step.node.op.settings["num_heads"]
-    readings = [_projection(place, module, i, tensor) for i, tensor in enumerate(tensors)]
+    readings = [_projection(place, module, i, t) for i, t in enumerate(tensors) if isinstance(t, Ref)]
     queries, keys, values = (reading.result() for reading in readings)
     out = module["out_proj.weight"]
     last = Reading(
@@ -74,7 +74,9 @@ def _projection(place: Place, module: dict[str, Ref], index: int, tensor: Ref) -
         (place.dims_of(weight.id)[0], rows),
         "the attention was made without biases"
         if bias is None
-        else BiasPlace(place.value_of(bias.id).name, True, (place.value_of(weight.id).name, 0), of_bias.start),
+        else BiasPlace(
+            place.value_of(bias.id).name, True, (place.value_of(weight.id).name, 0), of_bias.start
+        ),
         _start(place, bias, of_bias, known.shape[0]),
     )
 
@@ -176,7 +178,7 @@ def _sequence(place: Place, gates: int) -> Layered | None:
     """All layers and directions of a recurrent layer."""
     step, a = place.step, place.step.arguments
     states = _refs(a["hx"])
-    params = a["params"] if "params" in a else None
+    params = a.get("params")
     if params is None or "input" not in a or len({place.value_of(r.id).shape[-1] for r in states}) > 1:
         return None  # packed sequences and projections
     each = 4 if a["has_biases"] else 2
@@ -198,7 +200,10 @@ def _sequence(place: Place, gates: int) -> Layered | None:
     outputs = Known(*(spread(t, step.shapes[0]) for t in source.tensors))
     stacked = torch.stack(zeros)[:, None, :]
     state = torch.where(stacked, EXACTLY, UNKNOWN).to(torch.uint8)
-    last = [Known(constant(0.0, s).value, spread(state if len(s) == 3 else state[:, 0], s)) for s in step.shapes[1:]]
+    last = [
+        Known(constant(0.0, s).value, spread(state if len(s) == 3 else state[:, 0], s))
+        for s in step.shapes[1:]
+    ]
     return Layered(readings, [outputs, *last])
 
 
@@ -225,7 +230,9 @@ def cell(place: Place) -> Layered | None:
     """One step of a recurrent layer."""
     step, a = place.step, place.step.arguments
     states = _refs(a["hx"])
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[step.node.op._schema.name.removeprefix("aten::").partition("_")[0]]
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[
+        step.node.op._schema.name.removeprefix("aten::").partition("_")[0]
+    ]
     parameters = _Cell(a["w_ih"], a["w_hh"], a.get("b_ih"), a.get("b_hh"))
     source = along(step.known_of(a["input"].id), -1)
     columns = place.dims_of(parameters.w_ih.id)[1]

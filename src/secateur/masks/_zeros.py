@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..axes import Analysis, Dim, Leaf
-from ..axes.flow import Flow, Signal
 from ..axes._flow import ZERO
+from ..axes.flow import Flow, Signal
 from ..capture import Node
 from ._addresses import Addresses
 from ._known import EXACTLY, UNKNOWN, Known, compress, constant, spread, unknown
@@ -52,7 +52,9 @@ class ZerosByFlow:
             patterns, which = torch.stack(list(carried.values())).unique(dim=1, return_inverse=True)
             for number, pattern in enumerate(patterns.t()):
                 signals = dict(zip(carried, pattern.tolist(), strict=True))
-                result = rule.flow(Flow(operator.arguments, lambda id_, s=signals, a=axis: _signal(s.get(id_), a)))
+                result = rule.flow(
+                    Flow(operator.arguments, lambda id_, s=signals, a=axis: _signal(s.get(id_), a))
+                )
                 if result is ZERO or axis in result.clean:
                     zero[which == number] = True
             yield axis, zero
@@ -88,8 +90,7 @@ def labels_where(
         for own, at, labels in addresses.of(dim):
             if own is not axis:
                 continue
-            if marked is None:
-                (marked,) = compress(marks())
+            marked = compress(marks())[0] if marked is None else marked
             others = [d for d in range(len(dims)) if d != position]
             vector = (marked.all(dim=others) if others else marked).reshape(-1).cpu().expand(dim.size)
             whole = torch.ones(axis.size, dtype=torch.bool)

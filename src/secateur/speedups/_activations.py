@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,19 @@ def _of_input(module: nn.Module, mask: ActivationMask) -> dict[str, Tensor] | No
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return {"weight": _along(vector, 0, weight)}
     each = vector.reshape(module.groups, -1).repeat_interleave(module.out_channels // module.groups, 0)
-    return {"weight": each.reshape(*each.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).to(weight.device)}
+    return {
+        "weight": each.reshape(*each.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).to(weight.device)
+    }
 
 
 def _channel_of_norm(module: nn.Module, keep: Tensor) -> int:
-    fixed = {nn.BatchNorm2d: 2, nn.BatchNorm3d: 3, nn.InstanceNorm1d: 1, nn.InstanceNorm2d: 2, nn.InstanceNorm3d: 3}
+    fixed = {
+        nn.BatchNorm2d: 2,
+        nn.BatchNorm3d: 3,
+        nn.InstanceNorm1d: 1,
+        nn.InstanceNorm2d: 2,
+        nn.InstanceNorm3d: 3,
+    }
     spatial = next((n for kind, n in fixed.items() if isinstance(module, kind)), max(0, keep.dim() - 2))
     return -1 - spatial
 
@@ -156,7 +164,7 @@ class _Hook:
 
 
 @contextlib.contextmanager
-def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Iterator[list[_Hook]]:
+def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Generator[list[_Hook]]:
     """Multiply masks onto activations while the body runs."""
     hooks = [_Hook(mask, f"_mask_of_{number}") for number, mask in enumerate(masks)]
     handles = []
@@ -191,7 +199,9 @@ def _compact(keep: Tensor) -> Tensor:
 def leftovers(model: nn.Module, hooked: Sequence[_Hook]) -> list[ActivationMask]:
     """Masks that still hide something in the small model."""
     return [
-        each.mask for each in hooked if not bool(model.get_submodule(each.mask.module)._buffers[each.buffer].all())
+        each.mask
+        for each in hooked
+        if not bool(model.get_submodule(each.mask.module)._buffers[each.buffer].all())
     ]
 
 
@@ -204,8 +214,8 @@ def refuse_leftovers(masks: Sequence[ActivationMask]) -> None:
     if masks:
         names = ", ".join(f"{mask.module} {mask.target}" for mask in masks)
         raise SurgeryError(
-            f"some positions that these masks hide cannot be removed, and no weight can hide them instead: {names}. "
-            "Mask the weight and bias of the layer that makes them. Nothing has been changed."
+            "some positions that these masks hide cannot be removed, and no weight can hide them instead: "
+            f"{names}. Mask the weight and bias of the layer that makes them. Nothing has been changed."
         )
 
 
@@ -228,5 +238,11 @@ def _replaced(tree: Any, key: str, where: str, change: Callable[[Tensor], Tensor
     if isinstance(tree, (list, tuple)) and key.isdigit() and int(key) < len(tree):
         items = [change(item) if i == int(key) else item for i, item in enumerate(tree)]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    known = list(tree) if isinstance(tree, Mapping) else len(tree) if isinstance(tree, (list, tuple)) else "one tensor"
+    known = (
+        list(tree)
+        if isinstance(tree, Mapping)
+        else len(tree)
+        if isinstance(tree, (list, tuple))
+        else "one tensor"
+    )
     raise MaskError(f"{where}: there is nothing of that name; there is {known}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ def bake_slices(model: nn.Module, masks: Mapping[str, Tensor], plan: Plan, undo:
 
 
 @contextlib.contextmanager
-def baked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+def baked(model: nn.Module, masks: Mapping[str, Tensor]) -> Generator[None]:
     """The masked model while the body runs, then the model as it was."""
     undo = Undo()
     try:
@@ -83,7 +83,9 @@ def strip_pruning(model: nn.Module, undo: Undo) -> None:
 
 
 def _state(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    return {key: (value, dict(value) if isinstance(value, dict) else None) for key, value in vars(module).items()}
+    return {
+        key: (value, dict(value) if isinstance(value, dict) else None) for key, value in vars(module).items()
+    }
 
 
 def _restore(module: nn.Module, before: dict[str, tuple[Any, Any]]) -> None:

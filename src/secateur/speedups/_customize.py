@@ -48,7 +48,7 @@ class DefaultReplacer(Replacer):
     def __init__(self, replace_module_func_dict: Mapping[str, ReplaceFunction] | None = None) -> None:
         self.replace_module_func_dict = dict(replace_module_func_dict or {})
 
-    def replace_modules(self, speedup: ModelSpeedup) -> None:  # noqa: D102 - said by the base class
+    def replace_modules(self, speedup: ModelSpeedup) -> None:
         for path, module in list(speedup.bound_model.named_modules()):
             function = self.replace_module_func_dict.get(type(module).__name__)
             if function is not None:
@@ -80,7 +80,9 @@ class MaskUpdater:
         """How dimensions relate, as a rule does; by default the result has those of the first operand."""
         return list(next(iter([a for a in args if hasattr(a, "dims")])))
 
-    def direct_update_process(self, speedup: ModelSpeedup, node: Node) -> Known | Sequence[Known | None] | None:
+    def direct_update_process(
+        self, speedup: ModelSpeedup, node: Node
+    ) -> Known | Sequence[Known | None] | None:
         """What is known of the results; by default what is known of the first operand."""
         return speedup.known_of(node.inputs[0])
 
@@ -104,7 +106,7 @@ class NoChangeMaskUpdater(MaskUpdater):
         self.module_types = tuple(customized_no_change_act_module or ())
         self._operators = {o for f in customized_no_change_act_func or () for o in overloads(f)}
 
-    def detect(self, speedup: ModelSpeedup, node: Node) -> bool:  # noqa: D102 - said by the base class
+    def detect(self, speedup: ModelSpeedup, node: Node) -> bool:
         if isinstance(node.op, ModuleCall):
             return issubclass(node.op.type, self.module_types)
         return node.op in self._operators

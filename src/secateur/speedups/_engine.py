@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
 from .._snapshot import Settings, Snapshot
@@ -141,7 +141,8 @@ class Engine:
         for dim, reason in self._stated:
             axes = dict.fromkeys(self.snapshot.analysis.algebra.leaves(resolve(dim)))
             every = [
-                Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, None, reason) for axis in axes
+                Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, None, reason)
+                for axis in axes
             ]
             exits.append(FixedExit(axes, every, []))
         return exits
@@ -218,12 +219,14 @@ class Engine:
             lost = block.labels & more.get(block.axis, torch.zeros_like(block.labels))
             if block.why in (Why.BORDER, Why.STATISTICS) and bool(lost.any()):
                 where = f" (in {block.node})" if block.node is not None else ""
-                lines.append(f"{names[block.axis]}, {int(lost.sum())} of {len(lost)}: {block.text or block.why.value}{where}")
+                why = block.text or block.why.value
+                lines.append(f"{names[block.axis]}, {int(lost.sum())} of {len(lost)}: {why}{where}")
         if lines:
             raise SurgeryError(
                 "these masked positions cannot be removed without changing the outputs a little:\n"
                 + "\n".join(lines[:20])
-                + '\non_inexact="keep" keeps them, "fold" removes them and reports the error. Nothing has been changed.'
+                + '\non_inexact="keep" keeps them, "fold" removes them and reports the error. '
+                "Nothing has been changed."
             )
 
     # -- surgery -----------------------------------------------------------------------------------
@@ -308,7 +311,7 @@ class Engine:
         """What was done that changes the outputs."""
         names = {group.axis: group.name for group in self.structure.groups}
         lines = [
-            f"{fold.place.name}: {fold.constants} constants, not exact at the border of the zeros padded before it"
+            f"{fold.place.name}: {fold.constants} constants, not exact at the border of padded zeros"
             for fold in self.decision.folds
             if not fold.exact
         ]
@@ -321,7 +324,11 @@ class Engine:
 
     def _judge(self, report: SpeedupReport) -> None:
         verification = report.verification
-        if verification is None or verification.passed or (report.inexact and verification.error == verification.error):
+        if (
+            verification is None
+            or verification.passed
+            or (report.inexact and verification.error == verification.error)
+        ):
             return
         raise VerificationError(
             f"the small model differs from the masked model by a relative error of {verification.error:.2e} "
@@ -330,10 +337,9 @@ class Engine:
         )
 
     @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, stage: str) -> Generator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-

@@ -155,4 +155,3 @@ def create_biases(model: nn.Module, folds: Sequence[Fold], plan: Plan, undo: Und
         like = getattr(module, "weight")  # noqa: B009 - not every module is known to have one
         module._parameters[name] = nn.Parameter(delta.to(like), requires_grad=like.requires_grad)
         undo.note(lambda module=module, name=name: module._parameters.update({name: None}))
-

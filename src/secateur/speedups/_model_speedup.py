@@ -102,7 +102,14 @@ class ModelSpeedup:
             self.replacers.append(DefaultReplacer(functions))
         types = tuple(t for u in self.mask_updaters for t in getattr(u, "module_types", ()))
         self._engine = _Engine(
-            self.bound_model, args, kwargs, found, on_inexact, verify, _Settings(module_types=types), speedup=self
+            self.bound_model,
+            args,
+            kwargs,
+            found,
+            on_inexact,
+            verify,
+            _Settings(module_types=types),
+            speedup=self,
         )
         self._stage = 0
         self._replaced: dict[str, nn.Module] = {}
@@ -187,7 +194,10 @@ class ModelSpeedup:
         self._reach(2)
         masks: dict[str, dict[str, Tensor]] = {}
         for path, module in self.bound_model.named_modules():
-            own = {name: self._engine.mask_of_parameter(f"{path}.{name}".lstrip(".")) for name in module._parameters}
+            own = {
+                name: self._engine.mask_of_parameter(f"{path}.{name}".lstrip("."))
+                for name in module._parameters
+            }
             found = {name: mask for name, mask in own.items() if mask is not None}
             if found:
                 masks[path] = found

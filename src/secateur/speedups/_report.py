@@ -94,7 +94,9 @@ class SpeedupReport:
         changed = [["\n".join(c.names), tuple(c.before), tuple(c.after)] for c in self.plan.tensors]
         if changed:
             text += render(["tensor", "before", "after"], changed)
-        text += f"sparsity asked {self.asked:.1%} of the masked parameters, realised {self.realised:.1%} of all\n"
+        text += (
+            f"sparsity asked {self.asked:.1%} of the masked parameters, realised {self.realised:.1%} of all\n"
+        )
         if self.folded:
             total = sum(f.constants for f in self.folded)
             created = sum(f.created for f in self.folded)
@@ -102,7 +104,8 @@ class SpeedupReport:
         text += "".join(f"inexact: {line}\n" for line in self.inexact)
         text += "".join(f"{staying}\n" for staying in self.stays)
         if self.scattered:
-            text += f"{sum(self.scattered.values())} masked elements stay as zeros in {len(self.scattered)} tensors\n"
+            total = sum(self.scattered.values())
+            text += f"{total} masked elements stay as zeros in {len(self.scattered)} tensors\n"
         text += f"verification: {self.verification or 'not done'}\n"
         return text + "seconds: " + ", ".join(f"{k} {v:.3f}" for k, v in self.seconds.items())
 

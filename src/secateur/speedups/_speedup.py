@@ -88,8 +88,8 @@ def gather(model: nn.Module, masks: MaskDict | str | Path | None, undo: Undo) ->
         found = prune_masks(model)
         if not found:
             raise MaskError(
-                f"{type(model).__name__} has no masks of torch.nn.utils.prune. Give masks={{module: {{target: "
-                'tensor}}, or masks="zeros" to take zeros in the weights for masks.'
+                f"{type(model).__name__} has no masks of torch.nn.utils.prune. Give "
+                'masks={module: {target: tensor}}, or masks="zeros" to take zeros in the weights for masks.'
             )
         strip_pruning(model, undo)
         return check_masks(found, model)

@@ -44,7 +44,9 @@ class StandIns:
 
     chosen: dict[Leaf, int] = field(default_factory=dict)
 
-    def settle(self, exits: Sequence[Exit], removed: Mapping[Leaf, Tensor]) -> tuple[list[Merge], list[Block]]:
+    def settle(
+        self, exits: Sequence[Exit], removed: Mapping[Leaf, Tensor]
+    ) -> tuple[list[Merge], list[Block]]:
         """What is to be merged, and labels that have to stay for it or since nothing stands in."""
         needs = [need for exit_ in exits if isinstance(exit_, ReadingExit) for need in _needs(exit_, removed)]
         by_axis: dict[Leaf, list[_Need]] = defaultdict(list)
@@ -114,7 +116,12 @@ def _needs(exit_: ReadingExit, removed: Mapping[Leaf, Tensor]) -> Iterator[_Need
     if not reading.bordered:
         return
     shape = reading.source.shape
-    left = exit_.removed_columns(removed) & exit_.used(removed) & reading.nonzero & (reading.source.state == EXACTLY)
+    left = (
+        exit_.removed_columns(removed)
+        & exit_.used(removed)
+        & reading.nonzero
+        & (reading.source.state == EXACTLY)
+    )
     if not bool(left.any()):
         return
     for axis, at, labels in exit_.addresses.of(reading.columns):
@@ -162,7 +169,9 @@ def _shared(merges: Sequence[Merge]) -> Iterator[Block]:
                 yield Block(axis, labels, Why.BORDER, reading.node)
 
 
-def merge_columns(model: nn.Module, merges: Sequence[Merge], removed: Mapping[Leaf, Tensor], undo: Undo) -> None:
+def merge_columns(
+    model: nn.Module, merges: Sequence[Merge], removed: Mapping[Leaf, Tensor], undo: Undo
+) -> None:
     """Write the merged weights into the columns that stay, at the full size of the weights."""
     owned = {name: tensor for _, name, tensor in owned_tensors(model)}
     for merge in merges:

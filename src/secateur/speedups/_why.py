@@ -90,7 +90,11 @@ class Explainer:
         transposed = issubclass(kind, nn.modules.conv._ConvTransposeNd)
         if ndim > 1 and dim == (0 if transposed else 1):
             return "column" if issubclass(kind, nn.Embedding) else "input channel"
-        return "channel" if issubclass(kind, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)) else "row"
+        return (
+            "channel"
+            if issubclass(kind, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase))
+            else "row"
+        )
 
     def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[int, str]]:
         """A reason for every masked position that stays."""
@@ -129,7 +133,11 @@ class Explainer:
             return "other positions that have to go with it are not masked"
         where = _place(block.node)
         if block.why is Why.ALIVE:
-            return self._meeting(death) if death is not None else f"{where} reads it, and it is not constant there"
+            return (
+                self._meeting(death)
+                if death is not None
+                else f"{where} reads it, and it is not constant there"
+            )
         if block.why is Why.BORDER:
             return (
                 f"{where} pads zeros to it, and it is a constant that is not zero "
@@ -217,5 +225,3 @@ def _place(node: Node | None) -> str:
 def _name(node: Node) -> str:
     schema = getattr(node.op, "_schema", None)
     return schema.name.partition("::")[2].rstrip("_") if schema is not None else str(node.op)
-
-
