@@ -78,9 +78,7 @@ class Digits:
         images, labels = load_digits(return_X_y=True)
         images = torch.from_numpy(images).float().reshape(-1, 1, 8, 8) / 16
         labels = torch.from_numpy(labels)
-        train, test = train_test_split(
-            range(len(labels)), test_size=1 / 3, random_state=0, stratify=labels
-        )
+        train, test = train_test_split(range(len(labels)), test_size=1 / 3, random_state=0, stratify=labels)
         self.train = images[train], labels[train]
         self.test = images[test], labels[test]
 
@@ -93,9 +91,7 @@ class Digits:
             yield padded[:, :, down : down + 8, right : right + 8], labels[rows]
 
 
-def train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, digits: Digits, epochs: int, lr: float
-) -> None:
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, digits: Digits, epochs: int, lr: float) -> None:
     """Train for some epochs at a learning rate that falls from ``lr`` to nothing."""
     model.train()
     for epoch in range(epochs):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur import LossAwareCriterion, PruningIR, ScoreError, UniformLabelSelector
+from secateur import FisherCriterion, LossAwareCriterion, PruningIR, ScoreError, UniformLabelSelector
 from secateur.criteria import find_gates
 
 
@@ -165,6 +165,50 @@ def test_what_cannot_be_told_exactly_is_marked():
     (gate,) = gates.values()
     assert not gate.exact
     assert "does not pass a factor on unchanged" in gate.reason
+
+
+# -- second order ----------------------------------------------------------------------------------
+
+
+def gate_gradients(model: nn.Sequential, reader: int, size: int, batches: list[torch.Tensor]) -> torch.Tensor:
+    gate = Gate(size, -1)
+    gated = nn.Sequential(*model[:reader], gate, *model[reader:])
+    return torch.stack([torch.autograd.grad(squared(gated(b)), gate.factor)[0] for b in batches]).double()
+
+
+def fisher(model: nn.Module, batches: list[torch.Tensor], **settings: object) -> torch.Tensor:
+    with FisherCriterion(PruningIR(model), **settings) as collect:
+        for batch in batches:
+            squared(collect(batch)).backward()
+    return collect.scores["0"]
+
+
+def test_fisher_scores_follow_from_the_gate_gradients():
+    model, batches = mlp(), [torch.randn(3, 4) for _ in range(12)]
+    g = gate_gradients(model, 2, 8, batches)
+    matrix = g.T @ g / len(g)
+    diagonal = fisher(model, batches, blocked=False)
+    torch.testing.assert_close(diagonal, matrix.diagonal() / 2, rtol=1e-4, atol=1e-12)
+    damped = matrix + 0.01 * matrix.diagonal().mean() * torch.eye(8, dtype=torch.float64)
+    expected = 0.5 / torch.linalg.inv(damped).diagonal()
+    torch.testing.assert_close(fisher(model, batches, damping=0.01), expected, rtol=1e-3, atol=1e-12)
+
+
+def test_two_labels_that_do_the_same_are_cheap_together():
+    model = mlp()
+    with torch.no_grad():
+        for parameter in (model[0].weight, model[0].bias):
+            parameter[1] = parameter[0]
+        model[2].weight[:, 1] = model[2].weight[:, 0]
+    batches = [torch.randn(3, 4) for _ in range(40)]
+    alone, together = fisher(model, batches, blocked=False), fisher(model, batches, damping=1e-3)
+    torch.testing.assert_close(together[0], together[1])
+    assert together[0] / alone[0] < 0.6 * float((together / alone)[2:].max())
+
+
+def test_damping_is_positive():
+    with pytest.raises(ScoreError, match="damping is a positive share"):
+        FisherCriterion(PruningIR(mlp()), damping=0)
 
 
 # -- the seed's code -----------------------------------------------------------------------------
@@ -407,22 +451,22 @@ def test_a_group_without_gradient_is_named():
             return self.used(x), self.unused(x)
 
     ir = PruningIR(TwoHeads())
-    with pytest.raises(ScoreError, match=r"'unused.0', 'unused.2' \(looked for at unused.2.weight\[1\]\)"):
-        with LossAwareCriterion(ir) as collect:
-            squared(collect(torch.ones(2, 4))[0]).backward()
+    message = r"'unused.0', 'unused.2' \(looked for at unused.2.weight\[1\]\)"
+    with pytest.raises(ScoreError, match=message), LossAwareCriterion(ir) as collect:
+        squared(collect(torch.ones(2, 4))[0]).backward()
     assert not ir.snapshot().scores
 
 
 def test_a_loop_without_a_batch_is_said():
-    with pytest.raises(ScoreError, match="LossAwareCriterion got no batch"):
-        with LossAwareCriterion(PruningIR(mlp())):
-            pass
+    message = "LossAwareCriterion got no batch"
+    with pytest.raises(ScoreError, match=message), LossAwareCriterion(PruningIR(mlp())):
+        pass
 
 
 def test_a_sample_without_backward_is_said():
-    with pytest.raises(ScoreError, match=r"no gradient reached any group in batch 1: call backward\(\)"):
-        with LossAwareCriterion(PruningIR(mlp())) as collect:
-            collect(torch.ones(2, 4))
+    message = r"no gradient reached any group in batch 1: call backward\(\)"
+    with pytest.raises(ScoreError, match=message), LossAwareCriterion(PruningIR(mlp())) as collect:
+        collect(torch.ones(2, 4))
 
 
 def test_the_collector_works_only_in_its_context():

@@ -14,6 +14,7 @@ from torch import nn
 import secateur
 from secateur import LossAwareCriterion, PruningIR
 
+
 def model() -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))

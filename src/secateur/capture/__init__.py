@@ -28,3 +28,4 @@ from ._recorder import is_composite as is_composite
 from ._recorder import record as record
 from ._state import untouched as untouched
 from ._state import without_gc as without_gc
+from ._watch import Watch as Watch

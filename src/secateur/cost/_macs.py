@@ -71,7 +71,8 @@ def _product(first: str) -> Counter:
 def _einsum(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
     letters: dict[str, Dim] = {}
     rest: list[Dim] = []
-    for term, tensor in zip(a["equation"].replace(" ", "").partition("->")[0].split(","), a["tensors"], strict=True):
+    left = a["equation"].replace(" ", "").partition("->")[0]
+    for term, tensor in zip(left.split(","), a["tensors"], strict=True):
         before, _, after = term.partition("...")
         letters |= dict(zip(before, tensor, strict=False))
         letters |= dict(zip(after, tensor[len(tensor) - len(after) :], strict=False))
@@ -138,4 +139,3 @@ _COUNTERS: dict[str, Counter] = {
     **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _cell),
     "bilinear": _bilinear,
 }
-

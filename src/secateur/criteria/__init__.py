@@ -1,12 +1,30 @@
 """Criteria: a score for every label; the lowest are the first to go."""
 
+from ._activations import ActivationCriterion as ActivationCriterion
+from ._activations import APoZCriterion as APoZCriterion
+from ._activations import MeanActivationCriterion as MeanActivationCriterion
+from ._activations import WandaCriterion as WandaCriterion
 from ._collector import ScoreCollector as ScoreCollector
 from ._gates import Gate as Gate
+from ._gates import Use as Use
 from ._gates import find_gates as find_gates
+from ._gates import find_uses as find_uses
 from ._loss_aware import FisherCriterion as FisherCriterion
+from ._loss_aware import GateCriterion as GateCriterion
 from ._loss_aware import LossAwareCriterion as LossAwareCriterion
 from ._loss_aware import Spread as Spread
 from ._magnitude import magnitude_scores as magnitude_scores
 from ._normalize import Normalize as Normalize
 from ._normalize import Scores as Scores
 from ._normalize import normalize_scores as normalize_scores
+from ._weights import Members as Members
+from ._weights import Reduce as Reduce
+from ._weights import geometric_median_distance as geometric_median_distance
+from ._weights import l1_norm as l1_norm
+from ._weights import l2_norm as l2_norm
+from ._weights import label_rows as label_rows
+from ._weights import lamp as lamp
+from ._weights import lp_norm as lp_norm
+from ._weights import random_scores as random_scores
+from ._weights import score_weights as score_weights
+from ._weights import weight_scores as weight_scores

@@ -72,7 +72,8 @@ class GateGradients:
             if not parameter.requires_grad:
                 parameter.requires_grad_(True)
                 self._undo.append(lambda p=parameter: p.requires_grad_(False))
-            dims = sorted({t.dim for t in self._terms if isinstance(t, ParameterTerm) and t.parameter == name})
+            terms = (term for term in self._terms if isinstance(term, ParameterTerm))
+            dims = sorted({term.dim for term in terms if term.parameter == name})
             handle = parameter.register_hook(self._hook(name, parameter, dims))
             self._undo.append(handle.remove)
         modules = dict(self._model.named_modules())
@@ -94,7 +95,9 @@ class GateGradients:
         parameter.grad = None
         self._undo.append(give_back)
 
-    def _hook(self, name: str, parameter: nn.Parameter, dims: Iterable[int]) -> Callable[[torch.Tensor], None]:
+    def _hook(
+        self, name: str, parameter: torch.Tensor, dims: Iterable[int]
+    ) -> Callable[[torch.Tensor], None]:
         def gather(grad: torch.Tensor) -> None:
             with torch.no_grad():
                 for dim in dims:

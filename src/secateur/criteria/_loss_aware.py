@@ -114,11 +114,11 @@ class GateCriterion(ScoreCollector):
         if unseen:
             names = ", ".join(map(repr, unseen[:6]))
             more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
+            place = self.gates[unseen[0]].terms[0]
             raise ScoreError(
-                f"no gradient ever reached the groups {names}{more} (looked for at "
-                f"{self.gates[unseen[0]].terms[0]}): the loss does not depend on them, or that part of the model "
-                "runs without gradients. Put what they feed into the loss, or leave them alone: "
-                "PruningIR(model, ignore=[...])"
+                f"no gradient ever reached the groups {names}{more} (looked for at {place}): the loss does "
+                "not depend on them, or that part of the model runs without gradients. Put what they feed "
+                "into the loss, or leave them alone: PruningIR(model, ignore=[...])"
             )
         return {name: self._score(sums[name] / self.examples) for name in self._totals}
 
@@ -256,9 +256,7 @@ class FisherCriterion(GateCriterion):
 
     def _reset(self, structure: Structure) -> None:
         shape = (lambda n: (n, n)) if self._blocked else (lambda n: (n,))
-        self._totals = {
-            g.name: torch.zeros(shape(g.size), dtype=torch.float64) for g in structure.groups
-        }
+        self._totals = {g.name: torch.zeros(shape(g.size), dtype=torch.float64) for g in structure.groups}
 
     def _take(self, gradients: dict[str, torch.Tensor], weight: int) -> None:
         for name, values in gradients.items():

@@ -128,9 +128,7 @@ class Origins:
         self._go_back(id_, axis, found, set(), ())
         return found
 
-    def _go_back(
-        self, id_: int, axis: Leaf, found: Makers, seen: set[int], path: tuple[Step, ...]
-    ) -> bool:
+    def _go_back(self, id_: int, axis: Leaf, found: Makers, seen: set[int], path: tuple[Step, ...]) -> bool:
         """Collect the makers of one tensor; whether there are any."""
         if id_ in seen:
             return True

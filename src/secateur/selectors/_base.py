@@ -102,9 +102,7 @@ def _snapshot_of(ir: PruningIR | Snapshot, name: str) -> Snapshot:
     return ir.snapshot(name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def left_over(
-    model: nn.Module, groups: Iterable[Group], ignore: Iterable[str | nn.Module]
-) -> list[Group]:
+def left_over(model: nn.Module, groups: Iterable[Group], ignore: Iterable[str | nn.Module]) -> list[Group]:
     """Groups that ``ignore`` does not name.
 
     Raises:

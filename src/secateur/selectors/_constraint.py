@@ -94,7 +94,5 @@ def allowed_widths(groups: Iterable[Group], constraints: Constraints) -> dict[st
         return {group.name: one.widths(group.size) for group in groups}
     matched = matching(constraints, groups, "channels_constraint")
     default = ChannelsConstraint()
-    return {
-        group.name: (constraints[matched[group.name]] if group.name in matched else default).widths(group.size)
-        for group in groups
-    }
+    own = {name: constraints[pattern] for name, pattern in matched.items()}
+    return {group.name: own.get(group.name, default).widths(group.size) for group in groups}

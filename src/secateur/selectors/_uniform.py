@@ -99,6 +99,4 @@ class UniformLabelSelector(LabelSelector):
         ratio = self.pruning_ratio
         if not isinstance(ratio, dict):
             return {group.name: ratio for group in groups}
-        return {
-            name: ratio[pattern] for name, pattern in matching(ratio, groups, "pruning_ratio").items()
-        }
+        return {name: ratio[pattern] for name, pattern in matching(ratio, groups, "pruning_ratio").items()}

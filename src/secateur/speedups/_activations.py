@@ -127,6 +127,11 @@ class _Hook:
     buffer: str
     checked: bool = False
 
+    @property
+    def path(self) -> str:
+        """Path of the buffer."""
+        return f"{self.mask.module}.{self.buffer}".lstrip(".")
+
     def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         """A forward hook."""
         return _replaced(output, self.mask.key, self._where, lambda tensor: self._times(module, tensor))
@@ -198,11 +203,8 @@ def _compact(keep: Tensor) -> Tensor:
 
 def leftovers(model: nn.Module, hooked: Sequence[_Hook]) -> list[ActivationMask]:
     """Masks that still hide something in the small model."""
-    return [
-        each.mask
-        for each in hooked
-        if not bool(model.get_submodule(each.mask.module)._buffers[each.buffer].all())
-    ]
+    buffers = dict(model.named_buffers())
+    return [hook.mask for hook in hooked if not bool(buffers[hook.path].all())]
 
 
 def refuse_leftovers(masks: Sequence[ActivationMask]) -> None:

@@ -38,8 +38,13 @@ def _zero(parameter: Tensor, index: tuple[Tensor, ...], undo: Undo) -> None:
     if not len(index[0]):
         return
     lost = parameter[index]
-    undo.note(lambda: parameter.index_put_(index, lost))
+    undo.note(lambda: put(parameter, index, lost))
     parameter.index_put_(index, torch.zeros((), dtype=parameter.dtype, device=parameter.device))
+
+
+def put(tensor: Tensor, index: tuple[Tensor, ...], values: Tensor) -> None:
+    """``tensor[index] = values``."""
+    tensor[index] = values
 
 
 def bake_slices(model: nn.Module, masks: Mapping[str, Tensor], plan: Plan, undo: Undo) -> None:

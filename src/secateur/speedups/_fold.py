@@ -13,6 +13,7 @@ from ..axes import Dim, Leaf, kept
 from ..capture import owned_tensors
 from ..masks import EXACTLY, BiasPlace, Block, Exit, Reading, ReadingExit, Why
 from ..surgery import Plan, Undo
+from ._bake import put
 
 SAME = 1e-9
 """Two calls of a shared layer agree if their constants are as close as this, relative to the larger."""
@@ -131,7 +132,7 @@ def add_to_biases(model: nn.Module, folds: Sequence[Fold], undo: Undo) -> None:
         if fold.place.exists:
             bias = owned[fold.place.name].detach()
             before = bias.clone()
-            undo.note(lambda bias=bias, before=before: bias.copy_(before))
+            undo.note(lambda bias=bias, before=before: put(bias, (), before))
             part = slice(fold.place.row, fold.place.row + len(fold.delta))
             bias[part] = (bias[part].double() + fold.delta.to(bias.device)).to(bias.dtype)
 

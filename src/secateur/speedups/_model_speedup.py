@@ -96,8 +96,8 @@ class ModelSpeedup:
             functions = customized_replace_func
         else:  # 3.0 has updaters and replacers in these places
             given += list(customized_replace_func or ())
-        self.mask_updaters = [item for item in given if hasattr(item, "detect")]
-        self.replacers = [item for item in given if not hasattr(item, "detect")]
+        self.mask_updaters: list[MaskUpdater] = [item for item in given if hasattr(item, "detect")]
+        self.replacers: list[Any] = [item for item in given if not hasattr(item, "detect")]
         if functions:
             self.replacers.append(DefaultReplacer(functions))
         types = tuple(t for u in self.mask_updaters for t in getattr(u, "module_types", ()))

@@ -18,6 +18,7 @@ from ..axes import Leaf
 from ..capture import owned_tensors
 from ..masks import EXACTLY, Block, Exit, ReadingExit, Why
 from ..surgery import Undo
+from ._bake import put
 
 WEAKEST = 1e-3
 """A stand-in's constant may be this much smaller than the largest that it stands in for."""
@@ -187,6 +188,6 @@ def merge_columns(
             keeper = int(merge.keepers[group])
             at = torch.unravel_index(places[group, :, keeper].to(weight.device), weight.shape)
             before = weight[at]
-            undo.note(lambda weight=weight, at=at, before=before: weight.index_put_(at, before))
+            undo.note(lambda weight=weight, at=at, before=before: put(weight, at, before))
             added = extra[group] * alive[group][:, None] / reading.source.value[group, keeper]
             weight.index_put_(at, (before.double() + added.to(weight.device)).to(weight.dtype))

@@ -11,6 +11,7 @@ from . import elementwise as elementwise
 from . import indexing as indexing
 from . import joining as joining
 from . import linear as linear
+from . import matrices as matrices
 from . import modules as modules
 from . import normalization as normalization
 from . import pooling as pooling

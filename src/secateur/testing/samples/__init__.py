@@ -24,6 +24,7 @@ from . import (
     indexing,
     joining,
     linear,
+    matrices,
     normalization,
     pooling,
     recurrent,
@@ -32,7 +33,7 @@ from . import (
 )
 
 FAMILIES = (
-    attention, convolution, creation, elementwise, indexing, joining, linear, normalization,
+    attention, convolution, creation, elementwise, indexing, joining, linear, matrices, normalization,
     pooling, recurrent, reduction, shape,
 )  # fmt: skip
 

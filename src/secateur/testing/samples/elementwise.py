@@ -167,7 +167,7 @@ def binary() -> None:
     aten.ldexp_(t(3, 4), t(3, 4))
     t(3, 4).floor_divide_(t(4))
     x = t(3, 4)
-    x * x
+    torch.mul(x, x)
 
 
 def numbers() -> None:
@@ -210,8 +210,8 @@ def bitwise() -> None:
             packet(3, ints(6, 3, 4))
     torch.gcd(ints(12, 3, 4), ints(12, 4))
     torch.lcm(ints(12, 3, 4), ints(12, 4))
-    mask(3, 4) & mask(4)
-    mask(3, 4) | mask(4)
+    torch.bitwise_and(mask(3, 4), mask(4))
+    torch.bitwise_or(mask(3, 4), mask(4))
 
 
 def choices() -> None:

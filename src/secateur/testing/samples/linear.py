@@ -33,8 +33,8 @@ def products() -> None:
     torch.dot(t(4), t(4))
     torch.vdot(t(4), t(4))
     aten._int_mm(ints(9, 20, 8).to(torch.int8), ints(9, 8, 16).to(torch.int8))
-    torch.tensordot(t(2, 3, 4), t(4, 3, 5), dims=([1, 2], [1, 0]))
-    torch.tensordot(t(2, 3, 4), t(5, 4), dims=([-1], [1]))
+    aten.tensordot(t(2, 3, 4), t(4, 3, 5), [1, 2], [1, 0])
+    aten.tensordot(t(2, 3, 4), t(5, 4), [-1], [1])
     torch.outer(t(3), t(4))
     torch.ger(t(3), t(4))
 

@@ -34,7 +34,7 @@ def unpools() -> None:
         space = SPACES[n]
         x, places = getattr(F, f"max_pool{n}d")(t(2, 3, *space), 2, return_indices=True)
         getattr(F, f"max_unpool{n}d")(x, places, 2)
-        pool = getattr(torch._C._nn, f"fractional_max_pool{n}d")
+        pool = getattr(aten, f"fractional_max_pool{n}d")
         pool(t(2, 3, *space), [2] * n, [2] * n, positive(2, 3, n))
 
 
@@ -77,5 +77,5 @@ def boxes() -> None:
     ops.nms(corners, positive(5), 0.5)
     ops.roi_align(t(2, 3, 8, 8), rois, (2, 3))
     ops.roi_pool(t(2, 3, 8, 8), rois, (2, 3))
-    ops.ps_roi_align(t(2, 18, 8, 8), rois, (2, 3))
-    ops.ps_roi_pool(t(2, 18, 8, 8), rois, (2, 3))
+    torch.ops.torchvision.ps_roi_align(t(2, 18, 8, 8), rois, 1.0, 2, 3, -1)
+    torch.ops.torchvision.ps_roi_pool(t(2, 18, 8, 8), rois, 1.0, 2, 3)
