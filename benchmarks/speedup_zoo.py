@@ -21,7 +21,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
         return randomise(models.get_model(name, **options).eval(), seed)
 
 
-def inputs(name: str, seed: int, batch: int = 2) -> tuple[Any, ...]:
+def inputs(name: str, seed: int, batch: int = 8) -> tuple[Any, ...]:
     """Arguments of one call."""
     draw = torch.Generator().manual_seed(seed)
     if any(part in name for part in DETECTORS):
@@ -164,24 +163,15 @@ def masked_copy(model: nn.Module, masks: Mapping[str, Mapping[str, Tensor]]) -> 
     return model
 
 
-@dataclass
-class Call:
-    """Inputs, with the operators that were recorded at the first ones."""
-
-    args: tuple[Any, ...]
-    graph: Any
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
 def error(masked: nn.Module, small: nn.Module, name: str) -> float:
     """Mean relative error over three inputs; detectors choose what the masked model chose."""
     import secateur
-    from secateur.verification import Observer
+    from secateur.verification import Observer, Recorded
 
     graph = secateur.PruningIR(masked).create_snapshot("main", inputs(name, 0)).graph
     errors = []
     for draw in range(3):
-        observer = Observer([Call(inputs(name, 100 + draw), graph)], draws=1)
+        observer = Observer([Recorded(inputs(name, 100 + draw), {}, graph)], draws=1)
         observer.reference(masked)
         errors.append(observer.compare(small).error)
     return statistics.fmean(errors)

@@ -29,6 +29,7 @@ from ._modules import ModuleStack, owned_tensors, unwrap
 from ._pytree import map_tensors, named_tensors
 from ._state import untouched
 
+_SMALL = 2**21
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _HERE = str(Path(__file__).parent.parent) + "/"
 
@@ -86,7 +87,7 @@ def record(
     """Run ``model`` once and return the graph of what it dispatched.
 
     The model's code is run in eval mode, without gradients, and the model is afterwards exactly as
-    it was. If the code asks for no value of a tensor, it is run on ghosts, for shapes only: the
+    it was. If the model is large and its code asks for no value of a tensor, it is run on ghosts, for shapes only: the
     same operators in the same order, without the arithmetic. Else it is run for real.
 
     Args:
@@ -101,7 +102,9 @@ def record(
     """
     model = unwrap(model)
     start = time.perf_counter()
-    graph = _record_shapes(model, tuple(args), kwargs or {}, detail)
+    large = sum(parameter.numel() for parameter in model.parameters()) > _SMALL
+    # The arithmetic of a small model is less work than finding out shapes without it.
+    graph = _record_shapes(model, tuple(args), kwargs or {}, detail) if large else None
     if graph is None:
         graph = _run(Recorder(model, detail), model, tuple(args), kwargs or {})
     graph.seconds = time.perf_counter() - start

@@ -15,16 +15,28 @@ Vectors = Mapping[Leaf, Tensor]
 
 
 class Addresses:
-    """Which labels the positions of a dimension belong to; remembers what it found."""
+    """Which labels the positions of a dimension belong to; remembers what it found.
+
+    A *joint* axis has a label for every position of a product of two axes. It is an axis for the
+    purpose of removing: positions that no single label of either could address.
+    """
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[Dim, list[tuple[Leaf, Tensor, Tensor]]]] = {}
+        self._joint: dict[Leaf, list[tuple[Leaf, Leaf]]] = {}
+
+    def join(self, outer: Leaf, inner: Leaf) -> Leaf:
+        """A joint axis of ``outer`` and ``inner``, wherever the one comes right after the other."""
+        joint = Leaf(outer.size * inner.size)
+        self._joint.setdefault(inner, []).append((outer, joint))
+        self._found.clear()
+        return joint
 
     def of(self, dim: Dim) -> list[tuple[Leaf, Tensor, Tensor]]:
         """(axis, positions, label of each) for every axis of a resolved dimension."""
         known = self._found.get(id(dim))
         if known is None:
-            known = self._found[id(dim)] = (dim, list(_addresses(dim)))
+            known = self._found[id(dim)] = (dim, _addresses(dim, self._joint))
         return known[1]
 
     def positions(self, dim: Dim, vectors: Vectors) -> Tensor:
@@ -46,14 +58,16 @@ class Addresses:
         return result
 
 
-def _addresses(dim: Dim) -> list[tuple[Leaf, Tensor, Tensor]]:
+def _addresses(
+    dim: Dim, joints: Mapping[Leaf, list[tuple[Leaf, Leaf]]]
+) -> list[tuple[Leaf, Tensor, Tensor]]:
     if isinstance(dim, Leaf):
         every = torch.arange(dim.size)
         return [(dim, every, every)]
     if isinstance(dim, Concat):
         found, offset = [], 0
         for part in dim.parts:
-            found += [(axis, at + offset, labels) for axis, at, labels in _addresses(part)]
+            found += [(axis, at + offset, labels) for axis, at, labels in _addresses(part, joints)]
             offset += part.size
         return found
     found = []
@@ -61,6 +75,10 @@ def _addresses(dim: Dim) -> list[tuple[Leaf, Tensor, Tensor]]:
         labels = labels_at(dim, axis)
         at = np.flatnonzero(labels >= 0)
         found.append((axis, torch.from_numpy(at), torch.from_numpy(labels[at])))
+        for outer, joint in joints.get(axis, ()):
+            if outer in dim.factors:
+                both = labels_at(dim, outer) * axis.size + labels
+                found.append((joint, torch.arange(dim.size), torch.from_numpy(both)))
     return found
 
 

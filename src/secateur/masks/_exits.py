@@ -35,6 +35,7 @@ class Why(Enum):
     DISAGREES = "it is another constant in every call of a shared layer"
     LAST = "a layer cannot be empty"
     BALANCE = "the model's code wants parts of equal size"
+    GROUPS = "every group of a grouped convolution has to lose as many"
     CODE = "the model's code does not follow"
     IDLE = "no mask has anything to do with it"
 

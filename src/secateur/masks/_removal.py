@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..axes import Leaf, Structure
+from ..axes import Leaf
 from ._exits import Block, Exit, Terms, Why
 
 
@@ -73,14 +73,14 @@ class Removal:
         }
 
 
-def start_removal(structure: Structure, exits: Sequence[Exit]) -> Removal:
-    """Everything is to be removed, but for labels that no mask has anything to do with.
+def start_removal(axes: Sequence[Leaf], exits: Sequence[Exit]) -> Removal:
+    """All of ``axes`` is to be removed, but for labels that no mask has anything to do with.
 
     Those are the ones that could be removed without any mask, such as those of a layer that nothing reads.
     """
-    idle = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    idle = Removal({axis: torch.ones(axis.size, dtype=torch.bool) for axis in axes})
     idle.close(exits, Terms(exact=True, unmasked=True))
-    removal = Removal({g.axis: torch.ones(g.size, dtype=torch.bool) for g in structure.groups})
+    removal = Removal({axis: torch.ones(axis.size, dtype=torch.bool) for axis in axes})
     for axis, labels in idle.removed.items():
         removal.keep(Block(axis, labels, Why.IDLE))
     return removal

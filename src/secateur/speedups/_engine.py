@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
 from .._snapshot import Settings, Snapshot
 from ..axes import Leaf, Positions
-from ..capture import Node
+from ..capture import Node, Source
 from ..cost import count_macs, count_parameters
 from ..masks import (
     ActivationMask,
@@ -35,6 +35,7 @@ from ..persistence import note_cut
 from ..surgery import Plan, Replayed, Undo, build_plan, cut_inplace, explain, keep_sets, unfoldable
 from ..verification import Observer, Verification
 from ._activations import leftovers, masking_hooks, refuse_leftovers, to_parameters
+from ._align import Pair, find_alignment, reorder
 from ._bake import bake, bake_slices, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
 from ._report import SpeedupReport
@@ -52,6 +53,7 @@ class Decision:
     keep: dict[Leaf, Positions]
     folds: list[Fold]
     merges: list[Merge]
+    orders: list[tuple[Pair, Tensor]]
     replayed: Replayed
 
 
@@ -115,7 +117,8 @@ class Engine:
         """After the last :meth:`direct`: nothing is removed yet, and nothing is decided to stay."""
         self.constants = self._forward.constants
         self.exits = self.find_exits(self.constants)
-        self.removal = start_removal(self.structure, self.exits)
+        self.alignment = find_alignment(self.structure, self.constants, self.exits)
+        self.removal = start_removal(self.alignment.axes(self.structure), self.exits)
 
     def indirect(self, node: Node) -> bool:
         """Give back the labels that one node needs; whether that changed anything."""
@@ -165,8 +168,9 @@ class Engine:
         removal.settle(self.exits, terms)
         stand_ins = StandIns()
         while True:
-            keep, zeroed = keep_sets(self.structure, removal.positions())
-            demands = [self._of_label(label.group, label.index) for label in zeroed]
+            demands = self.alignment.surplus(removal)
+            keep, zeroed = keep_sets(self.structure, self.alignment.positions(removal))
+            demands += [self._of_label(label.group, label.index) for label in zeroed]
             merges: list[Merge] = []
             if terms.border:
                 merges, more = stand_ins.settle(self.exits, removal.removed)
@@ -180,11 +184,14 @@ class Engine:
                 replayed = self.snapshot.code.replay(keep, self.snapshot.following.bindings.values())
                 demands += self._of_code(replayed, keep)
             if not any([removal.keep(block) for block in demands]):
-                return Decision(removal, keep, folds, merges, replayed)
+                return Decision(removal, keep, folds, merges, self.alignment.orders(removal), replayed)
             removal.settle(self.exits, terms)
 
     def _of_label(self, group: str, index: int) -> Block:
         axis = self.structure.group(group).axis
+        aligned = self.alignment.one_less(axis, self.removal)
+        if aligned is not None:
+            return aligned
         labels = torch.zeros(axis.size, dtype=torch.bool)
         labels[index] = True
         return Block(axis, labels, Why.BALANCE)
@@ -210,7 +217,7 @@ class Engine:
         return [Block(a, v, Why.CODE, None, text) for a, v in zip(axes or keep, every, strict=True)]
 
     def _refuse_inexact(self, decision: Decision) -> None:
-        start = start_removal(self.structure, self.exits)
+        start = start_removal(self.alignment.axes(self.structure), self.exits)
         start.settle(self.exits, Terms(exact=False))
         more = start.removed
         names = {group.axis: group.name for group in self.structure.groups}
@@ -248,7 +255,7 @@ class Engine:
     def _operate(self, undo: Undo) -> SpeedupReport:
         decision, code = self.decision, self.snapshot.following
         plan = build_plan(self.structure, decision.keep, (), code.bindings.values(), decision.replayed.scales)
-        observer = Observer([self.snapshot]) if self.verify and not self._without_values() else None
+        observer = Observer([self.snapshot.recorded()]) if self.verify and not self._without_values() else None
         masks = self.masks.parameters
         with masking_hooks(self.model, self.hooked) as hooked:
             with self._timed("reference"), baked(self.model, masks):
@@ -259,10 +266,11 @@ class Engine:
                 bake(self.model, {name: keep for name, keep in masks.items() if name in first}, undo)
                 add_to_biases(self.model, decision.folds, undo)
                 merge_columns(self.model, decision.merges, decision.removal.removed, undo)
+                reorder(self.model, self.snapshot.analysis, decision.orders, undo)
                 own = self.replace(plan, undo)
                 cut_inplace(self.model, own, undo)
                 bake_slices(self.model, {n: k for n, k in masks.items() if n not in first}, own, undo)
-                create_biases(self.model, decision.folds, own, undo)
+                create_biases(self.model, decision.folds, decision.orders, own, undo)
             refuse_leftovers(leftovers(self.model, hooked))
         with self._timed("verification"):
             verification = observer.compare(self.model) if observer is not None else None
@@ -279,6 +287,11 @@ class Engine:
         """Parameters that something is added to at their full size."""
         yield from (fold.place.name for fold in self.decision.folds)
         yield from (merge.exit.reading.weight for merge in self.decision.merges)
+        moved = {pair.inner for pair, _ in self.decision.orders}
+        for value in self.snapshot.graph.state(Source.PARAMETER):
+            dims = self.snapshot.analysis.dims_of(value.id)
+            if any(axis in moved for dim in dims for axis in self.snapshot.analysis.algebra.leaves(dim)):
+                yield value.name
 
     def needed_whole(self) -> Iterable[str]:
         """A place for customisation: parameters that are to be masked before modules are replaced."""

@@ -13,6 +13,7 @@ from ..axes import Dim, Leaf, kept
 from ..capture import owned_tensors
 from ..masks import EXACTLY, BiasPlace, Block, Exit, Reading, ReadingExit, Why
 from ..surgery import Plan, Undo
+from ._align import Pair, positions_of
 from ._bake import put
 
 SAME = 1e-9
@@ -137,8 +138,14 @@ def add_to_biases(model: nn.Module, folds: Sequence[Fold], undo: Undo) -> None:
             bias[part] = (bias[part].double() + fold.delta.to(bias.device)).to(bias.dtype)
 
 
-def create_biases(model: nn.Module, folds: Sequence[Fold], plan: Plan, undo: Undo) -> None:
-    """Give a bias to layers that had none, at their new size."""
+def create_biases(
+    model: nn.Module,
+    folds: Sequence[Fold],
+    orders: Sequence[tuple[Pair, Tensor]],
+    plan: Plan,
+    undo: Undo,
+) -> None:
+    """Give a bias to layers that had none, in the order and at the size of their rows now."""
     changes = {name: change for change in plan.tensors for name in change.names}
     for fold in folds:
         if fold.place.exists:
@@ -146,6 +153,8 @@ def create_biases(model: nn.Module, folds: Sequence[Fold], plan: Plan, undo: Und
         path, _, name = fold.place.name.rpartition(".")
         module = model.get_submodule(path)
         delta = fold.delta.clone()
+        for pair, order in orders:
+            delta = delta[positions_of(fold.rows[0], pair, order)]
         stay = kept(fold.rows[0], plan.keep)
         if stay is not None:
             delta = delta[torch.from_numpy(stay)]

@@ -228,19 +228,9 @@ def uneven(group: Group, number: int) -> float:
     return 0.3 + 0.4 * (number * 0.618034 % 1)
 
 
-def alternate(group: Group, number: int) -> float:
-    """Every second group stays whole."""
-    return 0.5 if number % 2 else 1.0
-
-
 def attention_only(group: Group, number: int) -> float:
     """Only heads and features of attention are cut."""
     return uneven(group, number) if group.role else 1.0
-
-
-def all_but_attention(group: Group, number: int) -> float:
-    """Everything but heads and features of attention is cut."""
-    return 1.0 if group.role else uneven(group, number)
 
 
 def trial_cut(

@@ -18,8 +18,6 @@ from ._code import (
     Following,
     Shares,
     alike,
-    all_but_attention,
-    alternate,
     attention_only,
     explain,
     progress,
@@ -33,7 +31,7 @@ from ._replay import Mismatch, Replayed
 ROUNDS = 12
 
 
-TRIALS = (alike, uneven, alternate, attention_only, all_but_attention)
+TRIALS = (alike, uneven, attention_only)
 
 
 def follow(code: Followed) -> Following:
@@ -45,7 +43,7 @@ def follow(code: Followed) -> Following:
     following = Following(dict(code.layer_bindings))
     groups = list(code.structure.groups)
     trials = TRIALS if code.writes_sizes else TRIALS[:1]
-    for shares in trials if any(group.role for group in groups) else trials[:3]:
+    for shares in trials if any(group.role for group in groups) else trials[:2]:
         groups = _follow_trial(code, groups, following, shares)
     return following
 
