@@ -116,6 +116,56 @@ def test_the_same_channel_of_every_group_goes() -> None:
     assert (net.grouped.groups, net.grouped.in_channels, net.first.out_channels) == (4, 8, 8)
 
 
+def test_other_channels_in_every_group_change_places() -> None:
+    net = randomise(Grouped())
+    masks = {"first": rows(net.first, [0, 1, 5, 6, 8, 9]), "grouped": rows(net.grouped, [0, 3, 4, 7])}
+    report = speed_up(net, masks, X)
+    assert (net.first.out_channels, net.grouped.out_channels) == (8, 4)
+    assert net.grouped.weight.shape == (4, 2, 1, 1) and report.exact
+    kept = [s for s in report.stays if s.module == "first"]
+    assert sum(len(s.positions) for s in kept) == 2
+    assert "every group of a grouped convolution has to lose as many" in str(report)
+
+
+def test_places_are_changed_in_biases_that_are_created_and_in_statistics() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.zero, self.first = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 12, 1, bias=False)
+            self.norm = nn.BatchNorm2d(12)
+            self.grouped = nn.Conv2d(12, 12, 3, groups=3, bias=False)
+            self.last = nn.Linear(12 * 36, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.first(self.zero(x).sigmoid())).sigmoid()
+            return self.last(self.grouped(x).tanh().flatten(1))
+
+    net = randomise(Net())
+    masks = {
+        "zero": rows(net.zero, [1]),
+        "first": rows(net.first, [1, 4, 5, 10, 11]),
+        "grouped": rows(net.grouped, [0, 7, 9]),
+    }
+    report = speed_up(net, masks, torch.randn(2, 3, 8, 8))
+    assert (net.first.out_channels, net.grouped.out_channels, net.last.in_features) == (9, 9, 9 * 36)
+    assert report.exact and {f.bias for f in report.folded if f.created} == {"first.bias", "grouped.bias"}
+
+
+def test_channels_of_groups_that_are_normalised_together_stay() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(3, 12, 1), nn.GroupNorm(4, 12)
+            self.grouped = nn.Conv2d(12, 8, 1, groups=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.grouped(self.norm(self.first(x))).mean((1, 2, 3))
+
+    net = randomise(Net())
+    report = speed_up(net, {"first": rows(net.first, [0, 4, 8, 9])}, X, on_inexact="keep")
+    assert net.first.out_channels == 12 and report.exact
+
+
 class Joins(nn.Module):
     """Concatenation, a squeeze-and-excitation gate, and a split."""
 

@@ -70,6 +70,11 @@ class Alignment:
         own = [group.axis for group in structure.groups if group.axis not in inner]
         return own + [pair.joint for pair in self.pairs]
 
+    def names(self, structure: Structure) -> dict[Leaf, str]:
+        """What to call the axes that labels are removed from."""
+        names = {group.axis: group.name for group in structure.groups}
+        return names | {pair.joint: names[pair.inner] for pair in self.pairs}
+
     def surplus(self, removal: Removal) -> list[Block]:
         """Channels that have to stay for groups to stay equal."""
         return [block for pair in self.pairs if (block := pair.surplus(removal)) is not None]

@@ -220,7 +220,7 @@ class Engine:
         start = start_removal(self.alignment.axes(self.structure), self.exits)
         start.settle(self.exits, Terms(exact=False))
         more = start.removed
-        names = {group.axis: group.name for group in self.structure.groups}
+        names = self.alignment.names(self.structure)
         lines = []
         for block in decision.removal.kept_by:
             lost = block.labels & more.get(block.axis, torch.zeros_like(block.labels))
@@ -304,7 +304,8 @@ class Engine:
     def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
         analysis, removal = self.snapshot.analysis, self.decision.removal
         with self._timed("report"):
-            why = Explainer(self.structure, self.constants, self.masks, removal, self.model)
+            joined = {pair.inner for pair in self.alignment.pairs}
+            why = Explainer(self.structure, self.constants, self.masks, removal, self.model, joined)
             staying, scattered = why.stays(), why.scattered()
         return SpeedupReport(
             parameters=(count_parameters(analysis), count_parameters(analysis, plan.keep)),
@@ -322,7 +323,7 @@ class Engine:
 
     def _inexact(self, removal: Removal) -> list[str]:
         """What was done that changes the outputs."""
-        names = {group.axis: group.name for group in self.structure.groups}
+        names = self.alignment.names(self.structure)
         lines = [
             f"{fold.place.name}: {fold.constants} constants, not exact at the border of padded zeros"
             for fold in self.decision.folds

@@ -28,13 +28,17 @@ _MEETINGS = {
 
 @dataclass
 class Explainer:
-    """Looks up what keeps masked positions."""
+    """Looks up what keeps masked positions.
+
+    ``joined`` are axes whose labels are removed by way of a joint axis.
+    """
 
     structure: Structure
     constants: Constants
     masks: Masks
     removal: Removal
     model: nn.Module
+    joined: set[Leaf] = field(default_factory=set)
     _blocks: dict[Leaf, list[Block]] = field(default_factory=lambda: defaultdict(list))
     _alive: dict[tuple[int, int, Leaf], Tensor | None] = field(default_factory=dict)
     _met: dict[int, str] = field(default_factory=dict)
@@ -98,7 +102,8 @@ class Explainer:
 
     def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[int, str]]:
         """A reason for every masked position that stays."""
-        addresses = self.constants.addresses.of(expression)
+        every = self.constants.addresses.of(expression)
+        addresses = [address for address in every if address[0] not in self.joined]
         # First the axes whose labels are masked as a whole: of these something could have come.
         whole = {i: _whole_labels(axis, at, labels, masked) for i, (axis, at, labels) in enumerate(addresses)}
         done = torch.zeros_like(masked)

@@ -31,7 +31,7 @@ from ._replay import Mismatch, Replayed
 ROUNDS = 12
 
 
-TRIALS = (alike, uneven, attention_only)
+TRIALS = (uneven, attention_only)
 
 
 def follow(code: Followed) -> Following:
@@ -43,7 +43,7 @@ def follow(code: Followed) -> Following:
     following = Following(dict(code.layer_bindings))
     groups = list(code.structure.groups)
     trials = TRIALS if code.writes_sizes else TRIALS[:1]
-    for shares in trials if any(group.role for group in groups) else trials[:2]:
+    for shares in trials if any(group.role for group in groups) else trials[:1]:
         groups = _follow_trial(code, groups, following, shares)
     return following
 

@@ -1,0 +1,80 @@
+"""Random networks, random masks: the small model computes what the masked one computed."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import secateur
+from oracle import randomise
+from speedup.checks import error, masked_copy
+from strategies import Recipe, networks
+
+SEEDS = st.integers(0, 2**16)
+
+
+def random_masks(model: nn.Module, seed: int) -> dict[str, dict[str, Tensor]]:
+    """Rows, columns, both or single elements of most parameters; rows that coupled layers share, too."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    shared = {size: torch.rand(size) > 0.4 for size in range(1, 65)}
+    masks: dict[str, dict[str, Tensor]] = {}
+    for path, module in model.named_modules():
+        kind = rng.choice(["rows", "rows", "shared", "shared", "columns", "elements", "none"])
+        for name, parameter in module.named_parameters(recurse=False):
+            keep = _mask(parameter, kind, rng, shared)
+            if keep is not None:
+                masks.setdefault(path, {})[name] = keep.to(parameter.dtype).expand_as(parameter).clone()
+    return masks
+
+
+def _mask(parameter: Tensor, kind: str, rng: random.Random, shared: dict[int, Tensor]) -> Tensor | None:
+    if kind == "none" or not parameter.dim() or (parameter.dim() == 1 and rng.random() < 0.4):
+        return None
+    dim = 1 if kind == "columns" and parameter.dim() > 1 else 0
+    size = parameter.shape[dim]
+    if kind == "elements":
+        return torch.rand(parameter.shape) > rng.choice([0.3, 0.9])
+    keep = shared[size] if kind == "shared" and size in shared else torch.rand(size) > rng.choice([0.2, 0.6])
+    return keep.reshape([-1 if d == dim else 1 for d in range(parameter.dim())])
+
+
+def check(recipe: Recipe, seed: int) -> None:
+    model, args = randomise(recipe.build(), seed).eval(), recipe.inputs()
+    masks = random_masks(model, seed)
+    reference = masked_copy(model, masks)
+    for on_inexact in ("keep", "fold"):
+        small = copy.deepcopy(model)
+        report = secateur.speedup(small, args, masks=masks, on_inexact=on_inexact)
+        found = error(reference, small, *args)
+        assert report.exact or on_inexact == "fold"
+        assert found < 1e-4 if report.exact else found < 10 * report.error + 1e-6, (found, report.error)
+        _check_zeros(model, small, masks, report)
+
+
+def _check_zeros(model: nn.Module, small: nn.Module, masks: Any, report: secateur.SpeedupReport) -> None:
+    """What was masked stays masked: nothing but biases and stand-ins is written over."""
+    before = sum(p.numel() for p in model.parameters())
+    assert report.parameters == (before, report.parameters[1])
+    assert sum(p.numel() for p in small.parameters()) == report.parameters[1] + sum(
+        small.get_parameter(f.bias).numel() for f in report.folded if f.created
+    )
+
+
+@pytest.mark.fuzz
+@given(networks("image"), SEEDS)
+def test_random_image_networks(recipe: Recipe, seed: int) -> None:
+    check(recipe, seed)
+
+
+@pytest.mark.fuzz
+@given(networks("sequence"), SEEDS)
+def test_random_sequence_networks(recipe: Recipe, seed: int) -> None:
+    check(recipe, seed)
