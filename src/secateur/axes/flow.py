@@ -9,6 +9,7 @@ of zeros. ``loses``: nothing is known, the default. A flow of one's own is a fun
 from ._flow import Flow as Flow
 from ._flow import Signal as Signal
 from ._flow import add as add
+from ._flow import adds as adds
 from ._flow import keeps as keeps
 from ._flow import loses as loses
 from ._flow import multiplies as multiplies

@@ -101,7 +101,9 @@ class ModuleStack:
         """The innermost module in whose code ``error`` was raised, for a message."""
         where, trace = "", error.__traceback__
         while trace is not None:
-            where = self._paths.get(trace.tb_frame.f_locals.get("self"), where)
+            owner = trace.tb_frame.f_locals.get("self")
+            if isinstance(owner, nn.Module):
+                where = self._paths.get(owner, where)
             trace = trace.tb_next
         return f"module {where!r}" if where else "the model itself"
 

@@ -87,8 +87,9 @@ def record(
     """Run ``model`` once and return the graph of what it dispatched.
 
     The model's code is run in eval mode, without gradients, and the model is afterwards exactly as
-    it was. If the model is large and its code asks for no value of a tensor, it is run on ghosts, for shapes only: the
-    same operators in the same order, without the arithmetic. Else it is run for real.
+    it was. If the model is large and its code asks for no value of a tensor, it is run on ghosts,
+    for shapes only: the same operators in the same order, without the arithmetic. Else it is run
+    for real.
 
     Args:
         model: any ``nn.Module``; wrappers such as ``DataParallel`` are looked through.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import statistics
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..capture import untouched
+from ..capture import map_tensors, untouched
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ def measure_latency(
     kwargs: dict[str, Any] | None = None,
     *,
     threads: int | None = None,
+    device: torch.device | str | None = None,
     runs: int = 20,
     warmup: int = 3,
+    clock: Clock = time.perf_counter,
 ) -> Any:
     """Measure the forward of one model, or of several in turn.
 
@@ -47,8 +52,11 @@ def measure_latency(
         args: positional inputs.
         kwargs: keyword inputs.
         threads: intra-op threads while measuring (default: as they are); given back afterwards.
+        device: where to measure; copies of models and inputs are moved there. Default: where they are.
         runs: counted runs of each model.
         warmup: runs before that.
+        clock: what tells the time, in seconds. ``time.process_time`` counts the time of this process
+            alone, on all its threads: steadier with one thread on a machine that others use too.
 
     Returns:
         A :class:`Latency` in seconds, or a dict of them by name.
@@ -59,14 +67,17 @@ def measure_latency(
         True
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
+    if device is not None:
+        models = {name: copy.deepcopy(module).to(device) for name, module in models.items()}
+        args, kwargs = map_tensors((args, kwargs or {}), lambda tensor: tensor.to(device))
     times: dict[str, list[float]] = {name: [] for name in models}
     with contextlib.ExitStack() as stack:
         for module in models.values():
             stack.enter_context(untouched(module))
-        stack.enter_context(_threads(threads))
+        stack.enter_context(threads_set_to(threads))
         for run in range(warmup + runs):
             for name, module in models.items():
-                seconds = _time(module, args, kwargs or {})
+                seconds = _time(module, args, kwargs or {}, clock)
                 if run >= warmup:
                     times[name].append(seconds)
     results = {name: _summary(values) for name, values in times.items()}
@@ -74,7 +85,8 @@ def measure_latency(
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Generator[None]:
+def threads_set_to(count: int | None) -> Generator[None]:
+    """Run the body with that many intra-op threads; None leaves them as they are."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(count or before)
@@ -83,15 +95,15 @@ def _threads(count: int | None) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _time(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+def _time(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], clock: Clock) -> float:
     cuda = any(p.is_cuda for p in model.parameters())
     if cuda:
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     model(*args, **kwargs)
     if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _summary(values: list[float]) -> Latency:

@@ -58,9 +58,7 @@ class Addresses:
         return result
 
 
-def _addresses(
-    dim: Dim, joints: Mapping[Leaf, list[tuple[Leaf, Leaf]]]
-) -> list[tuple[Leaf, Tensor, Tensor]]:
+def _addresses(dim: Dim, joints: Mapping[Leaf, list[tuple[Leaf, Leaf]]]) -> list[tuple[Leaf, Tensor, Tensor]]:
     if isinstance(dim, Leaf):
         every = torch.arange(dim.size)
         return [(dim, every, every)]

@@ -162,19 +162,18 @@ def _side_by_side(dim: Dim, outer: Leaf, inner: Leaf) -> bool:
     )
 
 
-def reorder(
-    model: nn.Module, analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], undo: Undo
-) -> None:
+def reorder(model: nn.Module, analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], undo: Undo) -> None:
     """Let channels change places in all parameters and buffers, in place."""
     owned = {name: tensor for _, name, tensor in owned_tensors(model)}
     for value in analysis.graph.state(*STATE):
         dims = analysis.dims_of(value.id)
         for pair, order in orders:
             for position, dim in enumerate(dims):
-                if pair.inner in _leaves(dim):
-                    for tensor in (owned[value.name], owned[value.name].grad):
-                        if tensor is not None:
-                            _reorder(tensor.detach(), position, dims, pair, order, undo)
+                if pair.inner not in _leaves(dim):
+                    continue
+                held = owned[value.name]
+                for tensor in [held] if held.grad is None else [held, held.grad]:
+                    _reorder(tensor.detach(), position, dims, pair, order, undo)
 
 
 def _reorder(

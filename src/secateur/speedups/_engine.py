@@ -255,7 +255,9 @@ class Engine:
     def _operate(self, undo: Undo) -> SpeedupReport:
         decision, code = self.decision, self.snapshot.following
         plan = build_plan(self.structure, decision.keep, (), code.bindings.values(), decision.replayed.scales)
-        observer = Observer([self.snapshot.recorded()]) if self.verify and not self._without_values() else None
+        observer = (
+            Observer([self.snapshot.recorded()]) if self.verify and not self._without_values() else None
+        )
         masks = self.masks.parameters
         with masking_hooks(self.model, self.hooked) as hooked:
             with self._timed("reference"), baked(self.model, masks):
@@ -308,7 +310,7 @@ class Engine:
             why = Explainer(self.structure, self.constants, self.masks, removal, self.model, joined)
             staying, scattered = why.stays(), why.scattered()
         return SpeedupReport(
-            parameters=(count_parameters(analysis), count_parameters(analysis, plan.keep)),
+            parameters=(count_parameters(analysis), sum(p.numel() for p in self.model.parameters())),
             macs=(count_macs(analysis), count_macs(analysis, plan.keep)),
             asked=self.masks.sparsity,
             plan=plan,

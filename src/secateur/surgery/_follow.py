@@ -17,7 +17,6 @@ from ._code import (
     Followed,
     Following,
     Shares,
-    alike,
     attention_only,
     explain,
     progress,

@@ -325,7 +325,16 @@ def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, 
 _SMALL = 16
 _IN_ORDER = {
     getattr(torch.ops.aten, name)
-    for name in ("unsqueeze", "squeeze", "expand", "reshape", "view", "flatten", "repeat_interleave", "repeat")
+    for name in (
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "reshape",
+        "view",
+        "flatten",
+        "repeat_interleave",
+        "repeat",
+    )
 }
 _SLICE, _ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
 _HERE = str(Path(__file__).parent.parent) + "/"
