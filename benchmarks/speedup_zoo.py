@@ -124,8 +124,10 @@ def as_given(layers: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
     return {p: mask_of(m, l1(m).argsort()[: len(l1(m)) // 2]) for p, m in layers.items()}
 
 
-def grouped(model: nn.Module, layers: Mapping[str, nn.Module], args: Any) -> dict[str, dict[str, Tensor]]:
-    """Half of the labels of every group, by the sum of the scores of its layers."""
+def grouped(
+    model: nn.Module, layers: Mapping[str, nn.Module], args: Any, ratio: float = 0.5
+) -> dict[str, dict[str, Tensor]]:
+    """A share of the labels of every group, by the sum of the scores of its layers."""
     import secateur
     from secateur.axes import labels_at
 
@@ -148,7 +150,7 @@ def grouped(model: nn.Module, layers: Mapping[str, nn.Module], args: Any) -> dic
             scores[axis].index_add_(0, own[own >= 0], norm[own >= 0])
     masks = {}
     for path, (axis, labels) in found.items():
-        gone = scores[axis].argsort()[: axis.size // 2]
+        gone = scores[axis].argsort()[: int(axis.size * ratio)]
         masks[path] = mask_of(layers[path], torch.isin(labels, gone))
     return masks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ._errors import CaptureError, LabelError
-from .axes import Analysis, Dim, Structure, analyse, build_structure, has_rule, state_exactness
+from .axes import Analysis, Dim, Label, Structure, analyse, build_structure, has_rule, state_exactness
 from .capture import Detail, Graph, record, without_gc
 from .cost import mac_savings
 from .criteria import magnitude_scores
@@ -136,6 +136,12 @@ class Snapshot:
     def current_scores(self) -> dict[str, torch.Tensor]:
         """What a criterion collected, or else group magnitude (L2)."""
         return self.scores or magnitude_scores(self.structure, self.model)
+
+    def cut_copy(self, labels: Sequence[Label]) -> nn.Module:
+        """A smaller copy of the model, not verified: to be measured."""
+        from ._cutting import cut
+
+        return cut(self, labels, [self], inplace=False, verify=False)[0]
 
     def savings(self) -> dict[str, float]:
         """For each group: the multiply-accumulates that taking off one label saves."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ._algebra import Concat, Dim, Leaf, Product
+from ._algebra import Dim, Leaf, Product
+from ._keep import dim_size
 
 Sizes = dict[Leaf, int]
 Balance = Sequence[Dim]
@@ -39,14 +40,7 @@ def balanced_sizes(balances: Iterable[Balance], wanted: Mapping[Leaf, int]) -> S
 
 def size_of(dim: Dim, sizes: Mapping[Leaf, int]) -> int:
     """Size of a resolved dimension when its axes have ``sizes``."""
-    if isinstance(dim, Leaf):
-        return sizes.get(dim, dim.size)
-    if isinstance(dim, Concat):
-        return sum(size_of(part, sizes) for part in dim.parts)
-    size = 1
-    for factor in dim.factors:
-        size *= size_of(factor, sizes)
-    return size
+    return dim_size(dim, lambda axis: sizes.get(axis, axis.size))
 
 
 def _cut(dim: Dim, sizes: Mapping[Leaf, int]) -> bool:

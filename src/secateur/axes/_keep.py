@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,23 @@ def kept(dim: Dim, keep: Keep) -> Positions | None:
 
 def kept_size(dim: Dim, keep: Keep) -> int:
     """How many positions of a resolved ``dim`` remain."""
+
+    def size_of(axis: Leaf) -> int:
+        positions = keep.get(axis)
+        return axis.size if positions is None else len(positions)
+
+    return dim_size(dim, size_of)
+
+
+def dim_size(dim: Dim, size_of: Callable[[Leaf], int]) -> int:
+    """Size of a resolved ``dim`` when each axis has the size that ``size_of`` says."""
     if isinstance(dim, Leaf):
-        positions = keep.get(dim)
-        return dim.size if positions is None else len(positions)
+        return size_of(dim)
     if isinstance(dim, Concat):
-        return sum(kept_size(part, keep) for part in dim.parts)
+        return sum(dim_size(part, size_of) for part in dim.parts)
     size = 1
     for factor in dim.factors:
-        size *= kept_size(factor, keep)
+        size *= dim_size(factor, size_of)
     return size
 
 

@@ -131,8 +131,10 @@ class MeasuredCost:
             value = float(self._function(model))
         except Exception as error:
             raise MeasurementError(
-                f"the cost function {name} raised {type(error).__name__} on a pruned copy of the model: {error}"
+                f"the cost function {name} raised {type(error).__name__} on a pruned copy: {error}"
             ) from error
         if not (math.isfinite(value) and value > 0):
-            raise MeasurementError(f"the cost function {name} gave {value}; a cost is a positive finite number")
+            raise MeasurementError(
+                f"the cost function {name} gave {value}; a cost is a positive finite number"
+            )
         return value

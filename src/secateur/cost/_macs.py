@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..axes import Analysis, Dim, Keep, Operand, kept_size
-from ..capture import Source
+from ..capture import Node, Source
 
 Term = Sequence[Dim]
 """Dimensions whose sizes multiply to a number of operations."""
@@ -29,13 +29,19 @@ def count_parameters(analysis: Analysis, keep: Keep | None = None) -> int:
 
 def mac_terms(analysis: Analysis) -> Iterator[Term]:
     """The products of dimensions that make up a model's multiply-accumulates."""
-    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
-        schema = getattr(node.op, "_schema", None)
-        name = schema.name.partition("::")[2] if schema else str(node.op)
-        counter = _COUNTERS.get(name)
-        if operator is not None and counter is not None:
-            results = [analysis.dims_of(id_) for id_ in node.outputs]
-            yield from counter(operator.arguments, results)
+    for node in analysis.graph.nodes:
+        yield from node_macs(analysis, node)
+
+
+def node_macs(analysis: Analysis, node: Node) -> Iterator[Term]:
+    """The same for one operator."""
+    operator = analysis.operators[node.index]
+    schema = getattr(node.op, "_schema", None)
+    name = schema.name.partition("::")[2] if schema else str(node.op)
+    counter = _COUNTERS.get(name)
+    if operator is not None and counter is not None:
+        results = [analysis.dims_of(id_) for id_ in node.outputs]
+        yield from counter(operator.arguments, results)
 
 
 def _size(analysis: Analysis, dims: Term, keep: Keep) -> int:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -13,29 +14,6 @@ import torch
 from ..axes import Analysis, Concat, Dim, Leaf, Product
 from ..capture import ModuleCall, Node, Ref, map_tree
 from ._latency import Clock
-
-
-class Sizes:
-    """Sizes of dimensions when some of the parts that they are made of are cut.
-
-    A dimension is a product of *parts*: axes, and concatenations as a whole. The cost of an operator
-    depends on the sizes of the parts only.
-    """
-
-    def __init__(self, analysis: Analysis) -> None:
-        self._resolve = analysis.algebra.resolve
-
-    def parts(self, dim: Dim) -> list[Dim]:
-        """The parts of a dimension."""
-        dim = self._resolve(dim)
-        return list(dim.factors) if isinstance(dim, Product) else [dim]
-
-    def size(self, dim: Dim, sizes: Mapping[Any, int]) -> int:
-        """The size of a dimension, where ``sizes`` gives those of parts, by :func:`part_key`."""
-        total = 1
-        for part in self.parts(dim):
-            total *= sizes.get(part_key(part), part.size)
-        return total
 
 
 def part_key(dim: Dim) -> Any:
@@ -48,13 +26,16 @@ def part_key(dim: Dim) -> Any:
 
 @dataclass
 class OperatorCall:
-    """One recorded operator, ready to be called at other sizes."""
+    """One recorded operator, ready to be called at other sizes.
+
+    A dimension is a product of *parts*: axes, and concatenations as a whole. Sizes are given for
+    parts, by their :func:`part_key`; the others are as they were recorded.
+    """
 
     analysis: Analysis
     node: Node
 
     def __post_init__(self) -> None:
-        self._sizes = Sizes(self.analysis)
         self._operator = self.analysis.operators[self.node.index]
 
     @property
@@ -65,11 +46,16 @@ class OperatorCall:
     def parts(self) -> dict[Any, Dim]:
         """All parts of the dimensions of its operands, by key."""
         dims = (dim for id_ in dict.fromkeys(self.node.inputs) for dim in self.analysis.dims_of(id_))
-        return {part_key(part): part for dim in dims for part in self._sizes.parts(dim)}
+        return {part_key(part): part for dim in dims for part in _parts(dim)}
+
+    def size(self, dim: Dim, sizes: Mapping[Any, int]) -> int:
+        """Size of a dimension at other sizes of its parts."""
+        parts = _parts(self.analysis.algebra.resolve(dim))
+        return prod(sizes.get(part_key(part), part.size) for part in parts)
 
     def shape(self, id_: int, sizes: Mapping[Any, int]) -> tuple[int, ...]:
         """Shape of one of its tensors at other sizes."""
-        return tuple(self._sizes.size(dim, sizes) for dim in self.analysis.dims_of(id_))
+        return tuple(self.size(dim, sizes) for dim in self.analysis.dims_of(id_))
 
     def describe(self, sizes: Mapping[Any, int]) -> str:
         """What makes two calls cost the same, as text: operator, shapes, types, other arguments."""
@@ -105,14 +91,20 @@ class OperatorCall:
         args, kwargs = map_tree((self.node.args, self.node.kwargs), Ref, tensor)
         if self._operator is None:
             return args, kwargs
-        names = list(self._operator.arguments)
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        places = {name: index for index, name in enumerate(self._operator.arguments)}
+        args = list(args)
         for number in self._operator.numbers:
-            size = self._sizes.size(number.dim, sizes)
-            arguments[number.argument] = _with_number(
-                arguments.get(number.argument), number.position, number.dim.size, size
-            )
-        return [arguments[name] for name in names[: len(args)]], {k: arguments[k] for k in kwargs}
+            change = (number.position, number.dim.size, self.size(number.dim, sizes))
+            place = places.get(number.argument, len(args))
+            if number.argument in kwargs:
+                kwargs[number.argument] = _with_number(kwargs[number.argument], *change)
+            elif place < len(args):
+                args[place] = _with_number(args[place], *change)
+        return args, kwargs
+
+
+def _parts(dim: Dim) -> tuple[Dim, ...]:
+    return dim.factors if isinstance(dim, Product) else (dim,)
 
 
 class _Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,8 +40,11 @@ def product(step: Step) -> Results:
 
 @transfers("div", "divide", "true_divide")
 def quotient(step: Step) -> Results:
-    """Zero over anything is zero."""
-    return _with_zeros(step, compute(step, True), step.refs()[:1])
+    """Zero over anything is zero, but for zero over zero."""
+    above, *below = step.refs()
+    if not isinstance(step.arguments.get("self"), Ref):
+        return compute(step, True)
+    return _with_zeros(step, compute(step, True), [above], unless=below)
 
 
 @transfers("addcmul")
@@ -136,12 +140,14 @@ def compute(step: Step, chance: bool) -> Known:
     return Known(spread(value, step.shapes[0]), spread(state, step.shapes[0]))
 
 
-def _with_zeros(step: Step, result: Known, factors: list[Ref]) -> Known:
-    """``result``, and zero wherever one of the factors is."""
-    shape = step.shapes[0]
-    zeros = [spread(step.known_of(ref.id).zeros().cpu(), shape) for ref in factors]
+def _with_zeros(step: Step, result: Known, factors: list[Ref], unless: Sequence[Ref] = ()) -> Known:
+    """``result``, and zero wherever one of the factors is, ``unless`` one of these is as well."""
+    shape, refs = step.shapes[0], [*factors, *unless]
+    zeros = [spread(step.known_of(ref.id).zeros().cpu(), shape) for ref in refs]
     value, state, *zeros = compress(result.value, result.state, *zeros)
-    absorbed = torch.stack(zeros).any(0)
+    absorbed = torch.stack(zeros[: len(factors)]).any(0)
+    for zero in zeros[len(factors) :]:
+        absorbed &= ~zero
     if not bool(absorbed.any()):
         return result
     state = torch.where(absorbed, EXACTLY, state).to(torch.uint8)

@@ -155,7 +155,7 @@ def _side_by_side(dim: Dim, outer: Leaf, inner: Leaf) -> bool:
         return dim is not inner
     if isinstance(dim, Concat):
         return all(_side_by_side(part, outer, inner) for part in dim.parts)
-    before = [None, *dim.factors[:-1]]
+    before = (None, *dim.factors)[:-1]
     return all(
         first is outer if factor is inner else _side_by_side(factor, outer, inner)
         for first, factor in zip(before, dim.factors, strict=True)
