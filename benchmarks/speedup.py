@@ -108,7 +108,9 @@ def l1() -> Case:
     masks = {}
     for name in _CHOSEN:
         module = model.get_submodule(name)
-        masks[name] = _rows(module, _best(module.get_parameter("weight").detach().abs().flatten(1).sum(1), 0.5))
+        masks[name] = _rows(
+            module, _best(module.get_parameter("weight").detach().abs().flatten(1).sum(1), 0.5)
+        )
     return model, masks, torch.randn(64, 3, 32, 32)
 
 
@@ -165,7 +167,9 @@ def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
     return model
 
 
-def interleaved(first: nn.Module, second: nn.Module, x: Tensor, batches: int, repeat: int) -> tuple[float, float]:
+def interleaved(
+    first: nn.Module, second: nn.Module, x: Tensor, batches: int, repeat: int
+) -> tuple[float, float]:
     """Median seconds of both, measured in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad():
@@ -195,7 +199,9 @@ def compare(name: str, case: Case, counts: tuple[int, ...], repeat: int) -> Iter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="*", help="names, as a shell pattern")
     parser.add_argument("--repeat", type=int, default=11, help="runs of one batch; fewer of more batches")
     parser.add_argument("--threads", type=int, default=1)

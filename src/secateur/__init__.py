@@ -28,9 +28,11 @@ from .criteria import LossAwareCriterion as LossAwareCriterion
 from .persistence import load as load
 from .persistence import save as save
 from .report import PruneReport as PruneReport
+from .selectors import BinarySearchLatencyLabelSelector as BinarySearchLatencyLabelSelector
 from .selectors import ChannelsConstraint as ChannelsConstraint
 from .selectors import GlobalScoreLabelSelector as GlobalScoreLabelSelector
 from .selectors import IsomorphicLabelSelector as IsomorphicLabelSelector
+from .selectors import KnapsackLabelSelector as KnapsackLabelSelector
 from .selectors import ThresholdLabelSelector as ThresholdLabelSelector
 from .selectors import UniformLabelSelector as UniformLabelSelector
 from .speedups import ModelSpeedup as ModelSpeedup
