@@ -212,7 +212,8 @@ def main() -> None:
     lines = [
         f"Measured with {version_line()}.",
         "",
-        "| network | batches | parameters M | MMACs an image | masked ms | small ms | ratio | NNI 3.0 | error |",
+        "| network | batches | parameters M | MMACs an image | masked ms | small ms "
+        "| ratio | NNI 3.0 | error |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))

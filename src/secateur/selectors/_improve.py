@@ -32,6 +32,20 @@ def improve(cost: LevelCost, levels: Sequence[int], limit: float) -> tuple[int, 
     return tuple(now)
 
 
+def lower(cost: LevelCost, levels: Sequence[int], limit: float) -> tuple[int, ...]:
+    """Levels within ``limit``, lowering one bundle by a level after another: the least value a cost first."""
+    now = list(levels)
+    while (base := cost.predict(now)) > limit:
+        best = (float("inf"), -1)
+        for index, bundle in enumerate(cost.bundles):
+            if now[index] > 0:
+                (there,) = cost.curve(now, index, [now[index] - 1])
+                loss = bundle.values[now[index]] - bundle.values[now[index] - 1]
+                best = min(best, (loss / max(base - there, 1e-12 * base), index))
+        now[best[1]] -= 1
+    return tuple(now)
+
+
 def _exchange(cost: LevelCost, levels: list[int], limit: float) -> list[int] | None:
     """The levels after the exchange that gains the most, or None."""
     base = cost.predict(levels)

@@ -12,7 +12,7 @@ from torch import nn
 from .._errors import LabelError
 from ..cost import CostFunction
 from ._constraint import Constraints
-from ._improve import improve
+from ._improve import improve, lower
 from ._solver import choose
 from ._target import Infeasible, LatencyLabelSelector, LevelCost
 
@@ -108,17 +108,28 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         self.tolerance = tolerance
 
     def _search(self, cost: LevelCost) -> list[int]:
-        if cost.exact and cost.cheap and prod(len(b.levels) for b in cost.bundles) <= EXHAUSTIVE:
+        computed = cost.exact and cost.cheap
+        if computed and prod(len(b.levels) for b in cost.bundles) <= EXHAUSTIVE:
             return self._best_of_all(cost)
         trials = self._rounds(cost)
-        allowed = self.target_latency * (1 + (0 if cost.exact else self.tolerance))
-        feasible = [trial for trial in trials if trial.measured <= allowed]
-        # The smallest widths are within the target: that was seen before the search began.
-        best = max(feasible, key=lambda t: t.value).levels if feasible else (0,) * len(cost.bundles)
-        if cost.exact and cost.cheap:
-            best = improve(cost, best, self.target_latency)
+        if computed:
+            best = improve(cost, self._start_of_improvement(cost, trials), self.target_latency)
             self._report(cost, best)
-        return list(best)
+            return list(best)
+        feasible = [trial for trial in trials if self._meets_target(trial, cost)]
+        # The smallest widths are within the target: that was seen before the search began.
+        return list(max(feasible, key=lambda t: t.value).levels if feasible else [0] * len(cost.bundles))
+
+    def _start_of_improvement(self, cost: LevelCost, trials: list[_Trial]) -> Sequence[int]:
+        feasible = [trial for trial in trials if self._meets_target(trial, cost)]
+        if feasible:
+            return max(feasible, key=lambda trial: trial.value).levels
+        nearest = min(trials, key=lambda trial: trial.measured)
+        return lower(cost, nearest.levels, self.target_latency)
+
+    def _meets_target(self, trial: _Trial, cost: LevelCost) -> bool:
+        slack = 0.0 if cost.exact else self.tolerance
+        return trial.measured <= self.target_latency * (1 + slack)
 
     def _best_of_all(self, cost: LevelCost) -> list[int]:
         combinations = itertools.product(*(range(len(bundle.levels)) for bundle in cost.bundles))
@@ -136,20 +147,31 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         levels = tuple(cost.top)
         now = _Trial(levels, cost.value(levels), cost.predict(levels), cost.measure(levels))
         trials: list[_Trial] = []
-        whole, seen = now.value, {levels}
+        whole, seen, excess = now.value, {levels}, 0.0
         while len(trials) < self.max_iterations:
             goal = max(self.target_latency, now.measured * (1 - self.max_relative_latency_step))
-            levels = self._solve(cost, now, goal)
+            last = goal == self.target_latency
+            levels = self._solve(cost, now, goal - (excess if last else 0.0))
             predicted = cost.predict(levels)
             expected = predicted * now.measured / now.predicted
             now = _Trial(levels, cost.value(levels), predicted, cost.measure(levels))
-            trials.append(now)
+            # What is linearised saves less than it says: ask for as much less as it missed before.
+            excess = max(0.0, excess + now.measured - goal) if last else 0.0
             self._note(goal, expected, now.measured, now.value / whole)
-            on_target = goal == self.target_latency and abs(now.measured - goal) <= self.tolerance * goal
-            if levels in seen or (on_target and not cost.exact):
-                break
+            done = levels in seen or (last and self._settled(now, trials, cost))
+            trials.append(now)
             seen.add(levels)
+            if done:
+                break
         return trials
+
+    def _settled(self, now: _Trial, before: list[_Trial], cost: LevelCost) -> bool:
+        """Whether more rounds would gain little: on the target, and no better than what was on it."""
+        near = abs(now.measured - self.target_latency) <= self.tolerance * self.target_latency
+        if not (near and self._meets_target(now, cost)):
+            return False
+        best = max((t.value for t in before if self._meets_target(t, cost)), default=None)
+        return not cost.exact or (best is not None and now.value <= best + 1e-3 * abs(best))
 
     def _solve(self, cost: LevelCost, now: _Trial, goal: float) -> tuple[int, ...]:
         """The levels of the highest value whose cost, linearised at the current ones, meets the goal."""

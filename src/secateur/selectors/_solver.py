@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Curve = NDArray[np.float64]
+SCALE = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,14 @@ def _solve(
     sizes = [len(value) for value in values]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     bundle = np.repeat(np.arange(len(sizes)), sizes)
-    # To a scale that the tolerances of the solver fit: gains over the worst, costs over the least.
+    # Gains over the worst and costs over the least, on a scale that the solver's tolerances fit: at
+    # a scale of 1 it re-solves solutions for their rounding, and says so on the console.
     floor = sum(float(value.min()) for value in values)
     base = sum(float(cost.min()) for cost in costs)
     gain = np.concatenate([value - value.min() for value in values])
     weight = np.concatenate([cost - cost.min() for cost in costs])
-    most, room = gain.max() or 1.0, limit - base
-    scale = max(float(weight.max()), room) or 1.0
+    most, room = (float(gain.max()) or 1.0) / SCALE, limit - base
+    scale = (max(float(weight.max()), room) or 1.0) / SCALE
     one_each = csr_array((np.ones(len(gain)), (bundle, np.arange(len(gain)))))
     result = optimize.milp(
         -gain / most,
