@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from speedup.checks import error, masked_copy, randomise, rows, speed_up
+from speedup.checks import columns, error, masked_copy, randomise, rows, speed_up
 
 X = torch.randn(2, 3, 8, 8)
 
@@ -119,6 +119,16 @@ def test_weight_norm_looks_at_all_columns() -> None:
     report = secateur.speedup(model, (torch.randn(3, 4),), masks={"0": rows(model[0], [0, 1], bias=True)})
     assert model[0].out_features == 8 and report.error < 1e-6
     assert "0 rows 0, 1 stay" in str(report) and "(2.parametrizations.weight.0)" in str(report)
+
+
+def test_masks_that_make_the_model_put_out_no_numbers() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.utils.parametrizations.weight_norm(model[0])
+    mask = torch.ones(8, 4)
+    mask[0] = 0
+    masks = {"0.parametrizations.weight": {"original1": mask}, "2": columns(model[2], [0])}
+    with pytest.raises(secateur.VerificationError, match="only one of the masked and the small model"):
+        secateur.speedup(model, (torch.randn(3, 4),), masks=masks)
 
 
 def test_size_as_last_use_and_single_logit() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from torch import nn
 
@@ -16,16 +18,18 @@ from ._improve import improve, lower
 from ._solver import choose
 from ._target import Infeasible, LatencyLabelSelector, LevelCost
 
+Levels: TypeAlias = tuple[int, ...]
+
 EXHAUSTIVE = 20_000
 """Up to so many combinations of levels are simply all tried, where the cost is computed."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    levels: tuple[int, ...]
+    levels: Levels
     value: float
     predicted: float
-    measured: float
+    measured: float = float("nan")
 
 
 class KnapsackLabelSelector(LatencyLabelSelector):
@@ -35,9 +39,11 @@ class KnapsackLabelSelector(LatencyLabelSelector):
     cost of one bundle depends on the widths of the others, so the knapsack is solved in rounds:
     with the others at the widths of the round before, every width of every bundle gets its cost (finite
     differences over whole steps), an exact solver chooses one width each, and the cost there is
-    computed or measured. A round asks for no more than ``max_relative_latency_step`` of the way. The
-    best selection within the target is remembered; rounds end when it meets the target, or when
-    selections repeat. Where cost is computed, widths are exchanged at last as long as that gains score.
+    looked up. A round asks for no more than ``max_relative_latency_step`` of the way. The best
+    selection within the target is remembered; rounds end when it settles on the target, or when
+    selections repeat. Where asking is cheap, widths are exchanged at last as long as that gains score.
+    A cost that predicts a time is then measured on the cut model, the prediction is corrected by
+    that, and the search repeated, until the measured time is within ``tolerance`` of the target.
 
     Sources: Shen et al., "Structural pruning via latency-saliency knapsack" (HALP, NeurIPS 2022), with
     widths as options of a multiple-choice knapsack, solved exactly.
@@ -108,28 +114,47 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         self.tolerance = tolerance
 
     def _search(self, cost: LevelCost) -> list[int]:
-        computed = cost.exact and cost.cheap
-        if computed and prod(len(b.levels) for b in cost.bundles) <= EXHAUSTIVE:
+        if not cost.exact:
+            return list(self._corrected(cost))
+        if cost.cheap and prod(len(b.levels) for b in cost.bundles) <= EXHAUSTIVE:
             return self._best_of_all(cost)
-        trials = self._rounds(cost)
-        if computed:
-            best = improve(cost, self._start_of_improvement(cost, trials), self.target_latency)
-            self._report(cost, best)
-            return list(best)
-        feasible = [trial for trial in trials if self._meets_target(trial, cost)]
-        # The smallest widths are within the target: that was seen before the search began.
-        return list(max(feasible, key=lambda t: t.value).levels if feasible else [0] * len(cost.bundles))
+        levels = self._under(cost, self.target_latency, cost.top, show=True)
+        if cost.cheap:
+            self._report(cost, levels)
+        return list(levels)
 
-    def _start_of_improvement(self, cost: LevelCost, trials: list[_Trial]) -> Sequence[int]:
-        feasible = [trial for trial in trials if self._meets_target(trial, cost)]
-        if feasible:
-            return max(feasible, key=lambda trial: trial.value).levels
-        nearest = min(trials, key=lambda trial: trial.measured)
-        return lower(cost, nearest.levels, self.target_latency)
+    def _corrected(self, cost: LevelCost) -> Levels:
+        """Search under the predicted cost, measure there, and correct the prediction by that."""
+        whole, levels = cost.value(cost.top), tuple(cost.top)
+        trials: list[_Trial] = []
+        ratio = cost.measure(levels) / cost.predict(levels)
+        while len(trials) < self.max_iterations:
+            levels = self._under(cost, self.target_latency / ratio, levels)
+            now = _Trial(levels, cost.value(levels), cost.predict(levels), cost.measure(levels))
+            self._note(self.target_latency, ratio * now.predicted, now.measured, now.value / whole)
+            again = any(trial.levels == levels for trial in trials)
+            trials.append(now)
+            if again or abs(now.measured / self.target_latency - 1) <= self.tolerance:
+                break
+            # Times vary: the middle one of what was seen nearby.
+            near = sorted(trials, key=lambda t: abs(t.measured - self.target_latency))[:3]
+            ratio = statistics.median(trial.measured / trial.predicted for trial in near)
+        within = [t for t in trials if t.measured <= self.target_latency * (1 + self.tolerance)]
+        if within:
+            return max(within, key=lambda trial: trial.value).levels
+        return min(trials, key=lambda trial: trial.measured).levels
 
-    def _meets_target(self, trial: _Trial, cost: LevelCost) -> bool:
-        slack = 0.0 if cost.exact else self.tolerance
-        return trial.measured <= self.target_latency * (1 + slack)
+    def _under(self, cost: LevelCost, target: float, start: Sequence[int], *, show: bool = False) -> Levels:
+        """The best levels that are predicted to meet a target."""
+        trials = self._rounds(cost, target, start, show=show)
+        affordable = [trial for trial in trials if trial.predicted <= target]
+        if affordable:
+            best = max(affordable, key=lambda trial: trial.value).levels
+        elif cost.cheap:
+            best = lower(cost, min(trials, key=lambda trial: trial.predicted).levels, target)
+        else:  # the smallest widths are within the target: that was seen before the search began
+            best = (0,) * len(cost.bundles)
+        return improve(cost, best, target) if cost.cheap else best
 
     def _best_of_all(self, cost: LevelCost) -> list[int]:
         combinations = itertools.product(*(range(len(bundle.levels)) for bundle in cost.bundles))
@@ -142,49 +167,43 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         predicted = cost.predict(levels)
         self._note(self.target_latency, predicted, predicted, cost.value(levels) / cost.value(cost.top))
 
-    def _rounds(self, cost: LevelCost) -> list[_Trial]:
+    def _rounds(self, cost: LevelCost, target: float, start: Sequence[int], *, show: bool) -> list[_Trial]:
         """All selections that were tried, until one meets the target or they repeat."""
-        levels = tuple(cost.top)
-        now = _Trial(levels, cost.value(levels), cost.predict(levels), cost.measure(levels))
+        levels, whole = tuple(start), cost.value(cost.top)
+        now = _Trial(levels, cost.value(levels), cost.predict(levels))
         trials: list[_Trial] = []
-        whole, seen, excess = now.value, {levels}, 0.0
+        seen, excess = {levels}, 0.0
         while len(trials) < self.max_iterations:
-            goal = max(self.target_latency, now.measured * (1 - self.max_relative_latency_step))
-            last = goal == self.target_latency
-            levels = self._solve(cost, now, goal - (excess if last else 0.0))
-            predicted = cost.predict(levels)
-            expected = predicted * now.measured / now.predicted
-            now = _Trial(levels, cost.value(levels), predicted, cost.measure(levels))
+            goal = max(target, now.predicted * (1 - self.max_relative_latency_step))
+            last = goal == target
+            levels, expected = self._solve(cost, now, goal - (excess if last else 0.0))
+            now = _Trial(levels, cost.value(levels), cost.predict(levels))
             # What is linearised saves less than it says: ask for as much less as it missed before.
-            excess = max(0.0, excess + now.measured - goal) if last else 0.0
-            self._note(goal, expected, now.measured, now.value / whole)
-            done = levels in seen or (last and self._settled(now, trials, cost))
+            excess = max(0.0, excess + now.predicted - goal) if last else 0.0
+            if show:
+                self._note(goal, expected, now.predicted, now.value / whole)
+            done = levels in seen or (last and self._settled(now, trials, target))
             trials.append(now)
             seen.add(levels)
             if done:
                 break
         return trials
 
-    def _settled(self, now: _Trial, before: list[_Trial], cost: LevelCost) -> bool:
+    def _settled(self, now: _Trial, before: list[_Trial], target: float) -> bool:
         """Whether more rounds would gain little: on the target, and no better than what was on it."""
-        near = abs(now.measured - self.target_latency) <= self.tolerance * self.target_latency
-        if not (near and self._meets_target(now, cost)):
+        if not target * (1 - self.tolerance) <= now.predicted <= target:
             return False
-        best = max((t.value for t in before if self._meets_target(t, cost)), default=None)
-        return not cost.exact or (best is not None and now.value <= best + 1e-3 * abs(best))
+        best = max((trial.value for trial in before if trial.predicted <= target), default=None)
+        return best is not None and now.value <= best + 1e-3 * abs(best)
 
-    def _solve(self, cost: LevelCost, now: _Trial, goal: float) -> tuple[int, ...]:
-        """The levels of the highest value whose cost, linearised at the current ones, meets the goal."""
-        ratio = now.measured / now.predicted
-        values: list[list[float]] = []
-        costs: list[list[float]] = []
-        for index, bundle in enumerate(cost.bundles):
-            values.append(bundle.values)
-            costs.append([
-                ratio * (there - now.predicted) for there in self._curve(cost, now, index)
-            ])  # fmt: skip
-        choice = choose(values, costs, goal - now.measured, seconds=self.solver_execution_time_limit)
-        return tuple(choice.options)
+    def _solve(self, cost: LevelCost, now: _Trial, goal: float) -> tuple[Levels, float]:
+        """The levels of the highest value whose linearised cost meets the goal, and that cost."""
+        curves = [self._curve(cost, now, index) for index in range(len(cost.bundles))]
+        costs = [[there - now.predicted for there in curve] for curve in curves]
+        values = [bundle.values for bundle in cost.bundles]
+        limit = goal - now.predicted
+        choice = choose(values, costs, limit, seconds=self.solver_execution_time_limit)
+        return tuple(choice.options), now.predicted + choice.cost
 
     def _curve(self, cost: LevelCost, now: _Trial, index: int) -> list[float]:
         """The cost at every level of a bundle; by one difference where each costs a surgery."""

@@ -346,6 +346,12 @@ class Engine:
             or (report.inexact and verification.error == verification.error)
         ):
             return
+        if verification.error == float("inf"):
+            raise VerificationError(
+                "only one of the masked and the small model puts out finite values. Masks can do that: a row "
+                "that is masked as a whole and divided by its norm (weight_norm) is not a number. "
+                "The model is as it was."
+            )
         raise VerificationError(
             f"the small model differs from the masked model by a relative error of {verification.error:.2e} "
             f"(tolerance {verification.tolerance:.0e}), though every step is exact. The model is as it was. "
