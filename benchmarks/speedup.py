@@ -210,6 +210,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     lines = [
+        "# Latency of masked and small models",
+        "",
+        "`python benchmarks/speedup.py` prints this; what is measured, and how, is said there.",
+        "",
         f"Measured with {version_line()}.",
         "",
         "| network | batches | parameters M | MMACs an image | masked ms | small ms "

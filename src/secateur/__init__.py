@@ -1,6 +1,7 @@
 """Secateur: structured pruning of PyTorch models, proved cut by cut."""
 
 from . import axes as axes
+from . import calibration as calibration
 from . import cost as cost
 from . import criteria as criteria
 from ._errors import CaptureError as CaptureError
@@ -22,9 +23,11 @@ from ._prune import prune as prune
 from .axes import Group as Group
 from .axes import Label as Label
 from .axes import register_rule as register_rule
+from .calibration import recalibrate_batchnorm as recalibrate_batchnorm
 from .cost import measure_latency as measure_latency
 from .criteria import FisherCriterion as FisherCriterion
 from .criteria import LossAwareCriterion as LossAwareCriterion
+from .criteria import ReconstructionCriterion as ReconstructionCriterion
 from .persistence import load as load
 from .persistence import save as save
 from .report import PruneReport as PruneReport

@@ -12,6 +12,7 @@ from ._cutting import cut
 from ._errors import LabelError
 from ._snapshot import LeafModules, Settings, Snapshot
 from .axes import Group, Label, Pin, reach
+from .calibration import Compensate, Compensated, compensated, compensation_for, create_biases
 from .capture import unwrap
 from .report import PruneReport, Table, explain_structure
 from .surgery import masked_model, removed_positions
@@ -174,6 +175,8 @@ class PruningIR:
         skip_label_checking: bool = False,
         verify: bool = True,
         output: str | None = None,
+        compensate: Compensate | str | None = None,
+        calibration: Iterable[Any] | None = None,
     ) -> PruningIR:
         """Take labels off and return the IR of the smaller model, with a ``report``.
 
@@ -186,6 +189,11 @@ class PruningIR:
                 random draw. Costs two more forwards each; outputs are equal to 1e-4 in float32
                 and 1e-9 in float64, else the cut is taken back.
             output: ``"module"`` or ``"graph"``, as in the constructor, whose word it has by default.
+            compensate: ``"mean"`` folds the mean activation of what is removed into the biases of the
+                layers that read it, ``"least_squares"`` its nearest combination of what stays into
+                their weights too; see :class:`secateur.calibration.Compensate`. The reference of
+                verification is compensated alike.
+            calibration: samples to compensate by, as for criteria; by default the snapshot's inputs.
 
         Raises:
             LabelError: for labels that do not fit this model.
@@ -199,9 +207,18 @@ class PruningIR:
         labels = list(labels)
         if skip_label_checking:
             labels = [Label(label.group, label.index) for label in labels]
-        model, report = cut(
-            snapshot, labels, list(self._snapshots.values()), inplace=inplace, verify=verify, output=output
-        )
+        change = compensation_for(snapshot, labels, compensate, calibration) if compensate else Compensated()
+        with compensated(self._model, change, inplace=inplace):
+            model, report = cut(
+                snapshot,
+                labels,
+                list(self._snapshots.values()),
+                inplace=inplace,
+                verify=verify,
+                output=output,
+            )
+        if output == "module":
+            create_biases(model, change, report.plan)
         small = PruningIR(
             model,
             leaf_modules=self._settings.leaf_modules if inplace else _portable(self._settings.leaf_modules),

@@ -38,7 +38,7 @@ class Dynamic(Block):
             return F.conv2d(x, (weights.view(2, 1, 1, 1, 1) * self.bank).sum(0), padding=1)
         if self.how == "depthwise":
             kernel = self.maker(mean).view(b * c, 1, 3, 3)
-            y = F.conv2d(x.view(1, b * c, h, w), kernel, padding=1, groups=b * c)
+            y = F.conv2d(x.contiguous().view(1, b * c, h, w), kernel, padding=1, groups=b * c)
             return self.point(y.view(b, c, h, w))
         if self.how == "slimmed":
             return F.conv2d(x, self.large[: self.out, : self.width])

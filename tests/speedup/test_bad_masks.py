@@ -96,5 +96,7 @@ def test_arguments(net: nn.Sequential) -> None:
         secateur.speedup(net, X, masks={})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="on_inexact is one of"):
         secateur.speedup(net, (X,), masks={}, on_inexact="drop")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="statistics is 'keep' or 'shrink'"):
+        secateur.speedup(net, (X,), masks={}, statistics="drop")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="ModelSpeedup needs masks"):
         secateur.ModelSpeedup(net, X)

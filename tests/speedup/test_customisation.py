@@ -135,6 +135,30 @@ def test_a_rule_of_ones_own() -> None:
         secateur.axes.unregister_rule(torch.ops.secateur_test.soft_sign)
 
 
+def test_a_rule_for_a_module_with_parameters_of_its_own() -> None:
+    class Gain(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.gain, self.width = nn.Parameter(torch.rand(width) + 0.5), width
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x).view(-1, self.width) * self.gain
+
+    @secateur.register_rule(Gain, flow=secateur.axes.flow.multiplies)
+    def _(op: Any, x: Any, *, module: Any) -> Any:
+        op.number("width", op.unify(x[-1], module["gain"][0]))
+        return list(x)
+
+    try:
+        net = randomise(nn.Sequential(nn.Linear(4, 8), Gain(8), nn.Linear(8, 3)))
+        masks = {"0": rows(net[0], [0, 3], bias=True)}
+        reference = masked_copy(net, masks)
+        secateur.speedup(net, (X,), masks=masks)
+        assert len(net[1].gain) == net[1].width == 6 and error(reference, net, X) < 1e-6
+    finally:
+        secateur.axes.unregister_rule(Gain)
+
+
 class Scaled(nn.Linear):
     """A linear layer with a factor, of a type that a replace function knows."""
 

@@ -146,7 +146,7 @@ def test_several_inputs_and_outputs() -> None:
     net = randomise(Two())
     a, b = torch.randn(5, 4), torch.randn(5, 3)
     masks = {"left": rows(net.left, [0, 1], bias=True), "right": rows(net.right, [0, 1], bias=True)}
-    report = secateur.speedup(net, (a,), {"b": b}, masks, on_inexact="keep")
+    report = secateur.speedup(net, (a,), {"b": b}, masks)
     assert net.left.out_features == 8 and "a mean is taken over it" in str(report)  # hidden.mean()
     reference = masked_copy(net, masks)
     ModelSpeedup(net, (a, b), {"head": {"weight": torch.ones(2, 8)}}).speedup_model()

@@ -154,9 +154,10 @@ def test_layer_norm_keeps_the_stream_unless_told_otherwise() -> None:
     keep = torch.ones(16)
     keep[[2, 3]] = 0
     masks["norm"] = {"weight": keep, "bias": keep}
-    report = speed_up(net, masks, ids, on_inexact="keep")
-    assert net.embed.embedding_dim == 16 and "LayerNorm's mean and variance are taken over it" in str(report)
-    report = speed_up(net, masks, ids, on_inexact="fold")
+    report = speed_up(net, masks, ids)
+    assert net.embed.embedding_dim == 16 and report.exact
+    assert "LayerNorm's mean and variance are taken over it (norm)" in str(report)
+    report = speed_up(net, masks, ids, statistics="shrink")
     assert net.embed.embedding_dim == 14 and "LayerNorm" in report.inexact[0]
 
 

@@ -139,11 +139,11 @@ class LatencyTable:
         try:
             content = json.loads(Path(path).read_text())
             if content["format"] != FORMAT:
-                raise MeasurementError(f"{path}: a table of format {content['format']}, {FORMAT} is known")
+                raise ValueError(f"a table of format {content['format']}, and {FORMAT} is known")
             seconds = {str(key): float(value) for key, value in content["seconds"].items()}
             settings = {"levels": int(content["levels"]), "multiple": int(content["multiple"])} | settings
             device = dict(content["device"])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MeasurementError(f"{path} is no latency table ({type(error).__name__}: {error})") from error
         table = cls(**settings)
         table.seconds = seconds

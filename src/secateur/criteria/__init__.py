@@ -17,6 +17,9 @@ from ._magnitude import magnitude_scores as magnitude_scores
 from ._normalize import Normalize as Normalize
 from ._normalize import Scores as Scores
 from ._normalize import normalize_scores as normalize_scores
+from ._reconstruction import ReconstructionCriterion as ReconstructionCriterion
+from ._samples import ToInputs as ToInputs
+from ._samples import model_inputs as model_inputs
 from ._weights import Members as Members
 from ._weights import Reduce as Reduce
 from ._weights import geometric_median_distance as geometric_median_distance

@@ -15,6 +15,7 @@ from ._known import EXACTLY as EXACTLY
 from ._known import NEARLY as NEARLY
 from ._known import UNKNOWN as UNKNOWN
 from ._known import Known as Known
+from ._known import compress as compress
 from ._reading import BiasPlace as BiasPlace
 from ._reading import Reading as Reading
 from ._removal import Removal as Removal
@@ -28,5 +29,6 @@ from ._targets import MaskDict as MaskDict
 from ._targets import Masks as Masks
 from ._targets import canonical_names as canonical_names
 from ._targets import check_masks as check_masks
+from ._targets import compact as compact
 from ._transfer import Step as Step
 from ._zeros import labels_where as labels_where

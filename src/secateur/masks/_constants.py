@@ -122,7 +122,8 @@ class Forward:
         shapes = [self._analysis.graph.values[id_].shape for id_ in node.outputs]
         if not shapes:
             return []
-        step = Step(node, arguments_of(node), shapes, self.known_of, self._normalised)
+        dtypes = [self._analysis.graph.values[id_].dtype for id_ in node.outputs]
+        step = Step(node, arguments_of(node), shapes, dtypes, self.known_of, self._normalised)
         try:
             found = self._found(step)
         except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:

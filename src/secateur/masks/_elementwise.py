@@ -78,6 +78,8 @@ def _sum(step: Step, first: Known, second: Known) -> Known:
 def same(step: Step) -> Results:
     """The same numbers; in eval mode dropout does nothing."""
     source = step.refs()[0]
+    if not step.dtypes[0].is_floating_point:
+        return step.nothing  # rounded on the way
     if source.id in step.normalised:
         step.normalised.update(step.node.outputs)
     return step.known_of(source.id)

@@ -17,7 +17,7 @@ from ..axes import Dim, Leaf, Operator
 from ..capture import Node
 from ._addresses import Addresses, Vectors
 from ._constants import Constants
-from ._known import EXACTLY, NEARLY, UNKNOWN
+from ._known import EXACTLY, NEARLY, UNKNOWN, compress
 from ._layers import Product
 from ._reading import Reading
 from ._zeros import zero_labels
@@ -55,12 +55,14 @@ class Block:
 class Terms:
     """What may be removed: only what is exact, or also what changes the outputs a little.
 
-    With ``border`` constants before a zero-padded layer count as exact, since stand-ins will be found.
+    With ``border`` constants before a zero-padded layer count as exact, since stand-ins will be found;
+    with ``statistics`` constants may be taken from under a norm or a mean, which changes it.
     ``unmasked`` is as if there were no masks, and no constants.
     """
 
     exact: bool
     border: bool = False
+    statistics: bool = False
     unmasked: bool = False
 
     def foldable(self, reading: Reading) -> Tensor:
@@ -124,7 +126,7 @@ class FixedExit:
     ) -> None:
         self.node = node
         self._axes = list(axes)
-        self._blocks = {True: exact, False: near}
+        self._blocks = {False: exact, True: near}
 
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
         """Labels that have to stay, by the reason."""
@@ -133,7 +135,7 @@ class FixedExit:
                 Block(a, torch.ones(a.size, dtype=torch.bool), Why.SUMMED, self.node) for a in self._axes
             )
         else:
-            yield from self._blocks[terms.exact]
+            yield from self._blocks[terms.statistics]
 
 
 Exit = ReadingExit | FixedExit
@@ -223,9 +225,8 @@ def _statistics(constants: Constants, node: Node, dim: Dim, reason: str) -> Exit
 
 
 def _unknown_along(state: Tensor, dim: int) -> Tensor:
-    unknown = state < NEARLY
+    unknown = compress(state)[0] < NEARLY
     for other in range(unknown.dim()):
         if other != dim and unknown.shape[other] > 1:
-            part = unknown.narrow(other, 0, 1) if unknown.stride(other) == 0 else unknown
-            unknown = part.any(other, keepdim=True)
-    return unknown.reshape(-1)
+            unknown = unknown.any(other, keepdim=True)
+    return unknown.reshape(-1).expand(state.shape[dim])

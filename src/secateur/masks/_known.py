@@ -60,6 +60,11 @@ class Known:
         (state,) = compress(self.state)
         return bool((state == EXACTLY).all())
 
+    def known(self) -> Tensor:
+        """Positions of which anything is known. Stride 0 where alike."""
+        (state,) = compress(self.state)
+        return spread(state != UNKNOWN, self.shape)
+
     def zeros(self) -> Tensor:
         """Positions that are zero on every input, on account of a mask. Stride 0 where alike."""
         value, state, *masked = compress(*self.tensors)

@@ -59,11 +59,7 @@ class Weights:
         shape: Any = tuple(arrange(known.value).shape)
         if not known.everything:
             return Weights(shape, known, arrange, None, trusted=False)
-        gone = known.zeros()
-        (narrow,) = compress(gone)
-        if narrow.numel() == 1 and not bool(narrow.any()):
-            return Weights(shape, known, arrange, None)
-        return Weights(shape, known, arrange, _pattern(~arrange(gone)))
+        return Weights(shape, known, arrange, _pattern(arrange(known.zeros())))
 
     def columns(self, which: Tensor) -> Tensor:
         """The weights of some columns, masked, as float64 on the CPU; NaN where there are no numbers."""
@@ -94,12 +90,17 @@ class Weights:
         return (self.present & rows[:, :, None]).any(1)
 
 
-def _pattern(nonzero: Tensor) -> tuple[Tensor, Tensor] | Tensor | None:
-    present = nonzero.any(-1).cpu()
+def _pattern(gone: Tensor) -> tuple[Tensor, Tensor] | Tensor | None:
+    """What of a weight in normal form is there: see :class:`Weights`."""
+    groups, rows_, columns_, _ = gone.shape
+    (small,) = compress(gone)  # masks of whole rows are a few numbers
+    present = (~small).any(-1).cpu()
     rows, columns = present.any(2), present.any(1)
-    if bool((present == (rows[:, :, None] & columns[:, None, :])).all()):
-        return None if bool(rows.all() & columns.all()) else (rows, columns)
-    return present
+    if not bool((present == (rows[:, :, None] & columns[:, None, :])).all()):
+        return present.expand(groups, rows_, columns_)
+    if bool(rows.all() & columns.all()):
+        return None
+    return rows.expand(groups, rows_), columns.expand(groups, columns_)
 
 
 @dataclass
@@ -154,7 +155,10 @@ class Reading:
 
     def result(self) -> Known:
         """What is known of the result, (groups, rows)."""
-        unknown_rows = self.weights.rows_with(self.source.state == UNKNOWN)
+        hidden = self.source.state == UNKNOWN
+        if not self.weights.trusted:  # a weight that is not known makes something unknown of any number
+            hidden = hidden | self.nonzero
+        unknown_rows = self.weights.rows_with(hidden)
         nearly = (self.source.state == NEARLY) | torch.tensor(self.bordered)
         state = torch.where(self.weights.rows_with(nearly & self.nonzero), NEARLY, EXACTLY)
         state = torch.minimum(torch.where(unknown_rows, UNKNOWN, state), self.start.state)

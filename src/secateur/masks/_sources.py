@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from .._errors import MaskError
-from ._targets import Masks, canonical_names
+from ._targets import Masks, canonical_names, compact
 
 
 def read_masks(path: str | Path, map_location: Any = None) -> dict[str, dict[str, Tensor | None]]:
@@ -87,7 +87,7 @@ def zero_masks(model: nn.Module) -> Masks:
             raise MaskError(f"{name} is on the meta device: it has no zeros to take for masks")
         keep = parameter.detach() != 0
         if not bool(keep.all()):
-            masks.add(names[name], keep)
+            masks.add(names[name], compact(keep).expand(keep.shape))
             module, _, target = name.rpartition(".")
             masks.targets.append((module, target, 1.0 - float(keep.double().mean())))
     return masks

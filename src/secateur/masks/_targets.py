@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import MaskError
+from ._known import compress
 
 MaskDict = Mapping[str, Mapping[str, Tensor | None]]
 
@@ -59,13 +60,31 @@ class Masks:
     def sparsity(self) -> float:
         """Share of the elements of all masked parameters that are masked."""
         total = sum(keep.numel() for keep in self.parameters.values())
-        masked = total - sum(int(keep.count_nonzero()) for keep in self.parameters.values())
+        masked = total - sum(_count(keep) for keep in self.parameters.values())
         return masked / total if total else 0.0
 
     def add(self, name: str, keep: Tensor) -> None:
         """Another mask on a parameter; two on the same one (tied, say) are both heeded."""
         other = self.parameters.get(name)
         self.parameters[name] = keep if other is None else other & keep
+
+
+def compact(keep: Tensor) -> Tensor:
+    """The mask with every dimension along which it is the same narrowed to size 1.
+
+    >>> compact(torch.tensor([[True, True], [False, False]])).shape
+    torch.Size([2, 1])
+    """
+    for dim in range(keep.dim()):
+        first = keep.narrow(dim, 0, min(1, keep.shape[dim]))
+        if keep.shape[dim] > 1 and bool((keep == first).all()):
+            keep = first
+    return keep
+
+
+def _count(keep: Tensor) -> int:
+    (small,) = compress(keep)
+    return int(small.count_nonzero()) * (keep.numel() // max(1, small.numel()))
 
 
 def check_masks(masks: MaskDict, model: nn.Module) -> Masks:
@@ -134,9 +153,9 @@ def _add(
                 f"{tuple(parameter.shape)}; every dimension of the mask has to be that of the parameter, or 1"
             )
             return
-        full = keep.to(_device(parameter)).expand(parameter.shape)
-        result.add(names[f"{path}.{target}".lstrip(".")], full)
-    share = 1.0 - int(keep.count_nonzero()) / keep.numel() if keep.numel() else 0.0
+        small = compact(keep.to(_device(parameter)))
+        result.add(names[f"{path}.{target}".lstrip(".")], small.expand(parameter.shape))
+    share = 1.0 - _count(keep) / keep.numel() if keep.numel() else 0.0
     result.targets.append((path, str(target), share))
 
 

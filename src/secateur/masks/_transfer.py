@@ -29,6 +29,7 @@ class Step:
         node: the recorded call.
         arguments: by the names of the operator's schema, tensors as :class:`secateur.capture.Ref`.
         shapes: of the results.
+        dtypes: of the results.
         known_of: what is known of a tensor by its id.
         normalised: ids of tensors whose last dimension sums to one (softmax).
     """
@@ -36,6 +37,7 @@ class Step:
     node: Node
     arguments: dict[str, Any]
     shapes: list[tuple[int, ...]]
+    dtypes: list[torch.dtype]
     known_of: Callable[[int], Known]
     normalised: set[int]
 

@@ -33,9 +33,9 @@ def improve(cost: LevelCost, levels: Sequence[int], limit: float) -> tuple[int, 
 
 
 def lower(cost: LevelCost, levels: Sequence[int], limit: float) -> tuple[int, ...]:
-    """Levels within ``limit``, lowering one bundle by a level after another: the least value a cost first."""
+    """Levels within ``limit``, or the lowest: one bundle down a level after another, cheap losses first."""
     now = list(levels)
-    while (base := cost.predict(now)) > limit:
+    while any(now) and (base := cost.predict(now)) > limit:
         best = (float("inf"), -1)
         for index, bundle in enumerate(cost.bundles):
             if now[index] > 0:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import MaskError, SurgeryError
-from ..masks import ActivationMask, Masks
+from ..masks import ActivationMask, Masks, compact
 from ..masks import canonical_names as names_of
 
 _CONVS = (nn.modules.conv._ConvNd,)
@@ -177,7 +177,7 @@ def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Generato
         for hook in hooks:
             module = model.get_submodule(hook.mask.module)
             like = next(model.parameters(), torch.empty(()))
-            module.register_buffer(hook.buffer, _compact(hook.mask.keep).to(like.device, like.dtype), False)
+            module.register_buffer(hook.buffer, compact(hook.mask.keep).to(like.device, like.dtype), False)
             if hook.mask.is_input:
                 handles.append(module.register_forward_pre_hook(hook.on_input, with_kwargs=True))
             else:
@@ -190,15 +190,6 @@ def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Generato
             module = model.get_submodule(hook.mask.module)
             module._buffers.pop(hook.buffer, None)
             module._non_persistent_buffers_set.discard(hook.buffer)
-
-
-def _compact(keep: Tensor) -> Tensor:
-    """The mask with every dimension along which it is the same narrowed to size 1."""
-    for dim in range(keep.dim()):
-        first = keep.narrow(dim, 0, 1)
-        if bool((keep == first).all()):
-            keep = first
-    return keep
 
 
 def leftovers(model: nn.Module, hooked: Sequence[_Hook]) -> list[ActivationMask]:

@@ -7,6 +7,7 @@ them changes along. So channels are put in such an order that in every group the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -15,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..axes import STATE, Analysis, Concat, Dim, Leaf, Product, Structure
-from ..capture import Source, owned_tensors
+from ..capture import Source, Value, owned_tensors
 from ..masks import Block, Constants, Exit, Reading, ReadingExit, Removal, Why
 from ..surgery import Undo
-from ._bake import put
 
 
 @dataclass
@@ -70,6 +70,10 @@ class Alignment:
         own = [group.axis for group in structure.groups if group.axis not in inner]
         return own + [pair.joint for pair in self.pairs]
 
+    def removed_by(self, axis: Leaf) -> Leaf:
+        """The axis whose labels take positions off ``axis``."""
+        return next((pair.joint for pair in self.pairs if pair.inner is axis), axis)
+
     def names(self, structure: Structure) -> dict[Leaf, str]:
         """What to call the axes that labels are removed from."""
         names = {group.axis: group.name for group in structure.groups}
@@ -112,33 +116,46 @@ def find_alignment(structure: Structure, constants: Constants, exits: Sequence[E
                 if isinstance(outer, Leaf) and isinstance(inner, Leaf):
                     candidates[outer, inner] = None
     grouped = {reading.weight: reading for reading in readings if reading.weights.shape[0] > 1}
+    places = _places(constants.analysis, {inner for _, inner in candidates}, grouped)
     return Alignment([
         Pair(outer, inner, constants.addresses.join(outer, inner))
         for outer, inner in candidates
-        if _movable(constants.analysis, outer, inner, grouped)
+        if all(_movable(place, outer, inner, grouped) for place in places[inner])
     ])  # fmt: skip
 
 
-def _movable(analysis: Analysis, outer: Leaf, inner: Leaf, grouped: Mapping[str, Reading]) -> bool:
-    """Whether wherever ``inner`` is, ``outer`` comes right before it, but for grouped weights."""
-    for value in analysis.graph.values:
-        for dim in analysis.dims_of(value.id):
-            if inner not in _leaves(dim) or _side_by_side(dim, outer, inner):
-                continue
-            reading = grouped.get(value.name)
-            of_group = reading is not None and reading.weights.shape[0] == outer.size
-            if dim is not inner or value.source is not Source.PARAMETER or not of_group:
-                return False
-    resolve = analysis.algebra.resolve
+@dataclass(frozen=True)
+class _Place:
+    """A dimension that an inner axis is part of: of a tensor, or what an operator says something about."""
+
+    dim: Dim
+    value: Value | None = None
+
+
+def _places(analysis: Analysis, axes: set[Leaf], grouped: Mapping[str, Reading]) -> dict[Leaf, list[_Place]]:
+    found: dict[Leaf, list[_Place]] = defaultdict(list)
+    every = [_Place(dim, v) for v in analysis.graph.values for dim in analysis.dims_of(v.id)]
     layers = {id(reading.node) for reading in grouped.values()}
     for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
-        if operator is None:
-            continue
-        dims = [dim for dim, _ in operator.inexact_dims] + [dim for _, dim, _ in operator.inexact_if]
-        dims += [] if id(node) in layers else [total.dim for total in operator.sums]
-        if any(inner in _leaves(d) and not _side_by_side(d, outer, inner) for d in map(resolve, dims)):
-            return False
-    return True
+        if operator is not None:
+            dims = [dim for dim, _ in operator.inexact_dims] + [dim for _, dim, _ in operator.inexact_if]
+            dims += [] if id(node) in layers else [total.dim for total in operator.sums]
+            every += [_Place(analysis.algebra.resolve(dim)) for dim in dims]
+    for place in every:
+        for axis in axes.intersection(_leaves(place.dim)):
+            found[axis].append(place)
+    return found
+
+
+def _movable(place: _Place, outer: Leaf, inner: Leaf, grouped: Mapping[str, Reading]) -> bool:
+    """Whether ``outer`` comes right before ``inner``, or it is the weight of a grouped layer."""
+    if _side_by_side(place.dim, outer, inner):
+        return True
+    value = place.value
+    if value is None or value.source is not Source.PARAMETER or place.dim is not inner:
+        return False
+    reading = grouped.get(value.name)
+    return reading is not None and reading.weights.shape[0] == outer.size
 
 
 def _leaves(dim: Dim) -> Iterator[Leaf]:
@@ -176,20 +193,37 @@ def reorder(model: nn.Module, analysis: Analysis, orders: Sequence[tuple[Pair, T
                     _reorder(tensor.detach(), position, dims, pair, order, undo)
 
 
+def reorder_masks(
+    masks: Mapping[str, Tensor], analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]]
+) -> dict[str, Tensor]:
+    """Masks of parameters in the order that :func:`reorder` brings these into."""
+    result = dict(masks)
+    for value in analysis.graph.state(Source.PARAMETER):
+        for pair, order in orders if value.name in masks else ():
+            dims = analysis.dims_of(value.id)
+            for position, dim in enumerate(dims):
+                if pair.inner in _leaves(dim):
+                    result[value.name] = result[value.name].clone()
+                    _reorder(result[value.name], position, dims, pair, order, Undo(enabled=False))
+    return result
+
+
 def _reorder(
     tensor: Tensor, position: int, dims: Sequence[Dim], pair: Pair, order: Tensor, undo: Undo
 ) -> None:
-    if dims[position] is pair.inner:  # a grouped weight: another order in the rows of every group
-        rows = 1 - position
-        each = torch.arange(pair.outer.size).repeat_interleave(tensor.shape[rows] // pair.outer.size)
-        index = order[each] if position == 1 else order[each].t()
-        index = index.reshape(*index.shape, *[1] * (tensor.dim() - 2)).expand(tensor.shape)
-        new = tensor.gather(position, index.to(tensor.device))
-    else:
-        new = tensor.index_select(position, positions_of(dims[position], pair, order).to(tensor.device))
-    before = tensor.clone()
-    undo.note(lambda: put(tensor, (), before))
-    tensor.copy_(new)
+    def put(order: Tensor) -> None:
+        if dims[position] is pair.inner:  # a grouped weight: another order in the rows of every group
+            rows = tensor.shape[1 - position]
+            each = torch.arange(pair.outer.size).repeat_interleave(rows // pair.outer.size)
+            index = order[each] if position == 1 else order[each].t()
+            index = index.reshape(*index.shape, *[1] * (tensor.dim() - 2)).expand(tensor.shape)
+            tensor.copy_(tensor.gather(position, index.to(tensor.device)))
+        else:
+            index = positions_of(dims[position], pair, order)
+            tensor.copy_(tensor.index_select(position, index.to(tensor.device)))
+
+    undo.note(lambda: put(order.argsort(1)))
+    put(order)
 
 
 def positions_of(dim: Dim, pair: Pair, order: Tensor) -> Tensor:

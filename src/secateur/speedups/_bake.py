@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from ..capture import owned_tensors
-from ..masks import pruned_parameters
+from ..masks import compress, pruned_parameters
 from ..surgery import Plan, Undo, slice_tensor
 
 
@@ -26,11 +26,9 @@ def bake(model: nn.Module, masks: Mapping[str, Tensor], undo: Undo) -> None:
 
 def _where(keep: Tensor) -> tuple[Tensor, ...]:
     """Index of what is masked: of whole rows where only whole rows are masked, which is much faster."""
-    if keep.dim() > 1:
-        rows = keep.flatten(1)
-        partly, whole = rows.any(1), rows.all(1)
-        if torch.equal(partly, whole):
-            return (torch.nonzero(~partly).flatten(),)
+    (small,) = compress(keep)
+    if keep.dim() > 1 and small.numel() == small.shape[0]:
+        return (torch.nonzero(~small.flatten().expand(keep.shape[0])).flatten(),)
     return torch.nonzero(~keep, as_tuple=True)
 
 
@@ -49,12 +47,11 @@ def put(tensor: Tensor, index: tuple[Tensor, ...], values: Tensor) -> None:
 
 def bake_slices(model: nn.Module, masks: Mapping[str, Tensor], plan: Plan, undo: Undo) -> None:
     """Mask a model that has been cut: what the cut made, and in place what it left alone."""
-    owned = {name: tensor for _, name, tensor in owned_tensors(model)}
     changes = {name: change for change in plan.tensors for name in change.names}
+    bake(model, {name: keep for name, keep in masks.items() if name not in changes}, undo)
+    owned = {name: tensor for _, name, tensor in owned_tensors(model)}
     for name, keep in masks.items():
-        if name not in changes:
-            bake(model, {name: keep}, undo)
-        elif owned[name].device.type != "meta":
+        if name in changes and owned[name].device.type != "meta":
             owned[name].detach().masked_fill_(~slice_tensor(keep, changes[name].positions), 0)
 
 

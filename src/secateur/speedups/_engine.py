@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
 from .._snapshot import Settings, Snapshot
 from ..axes import Leaf, Positions
-from ..capture import Node, Source
+from ..capture import Node
 from ..cost import count_macs, count_parameters
 from ..masks import (
     ActivationMask,
@@ -35,7 +35,7 @@ from ..persistence import note_cut
 from ..surgery import Plan, Replayed, Undo, build_plan, cut_inplace, explain, keep_sets, unfoldable
 from ..verification import Observer, Verification
 from ._activations import leftovers, masking_hooks, refuse_leftovers, to_parameters
-from ._align import Pair, find_alignment, reorder
+from ._align import Pair, find_alignment, reorder, reorder_masks
 from ._bake import bake, bake_slices, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
 from ._report import SpeedupReport
@@ -69,6 +69,7 @@ class Engine:
     kwargs: dict[str, Any]
     masks: Masks
     on_inexact: str = "fold"
+    statistics: str = "keep"
     verify: bool = True
     settings: Settings = field(default_factory=Settings)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -77,6 +78,8 @@ class Engine:
     def __post_init__(self) -> None:
         if self.on_inexact not in MODES:
             raise ValueError(f"on_inexact is one of {MODES}, got {self.on_inexact!r}")
+        if self.statistics not in ("keep", "shrink"):
+            raise ValueError(f"statistics is 'keep' or 'shrink', got {self.statistics!r}")
 
     def record(self) -> None:
         """Run the masked model once and find its axes."""
@@ -98,7 +101,7 @@ class Engine:
 
     def infer(self) -> None:
         """Follow constants through the graph."""
-        with self._timed("constants"):
+        with self.timed("constants"):
             self.start_inference()
             for node in self.snapshot.graph.nodes:
                 self.direct(node)
@@ -131,7 +134,8 @@ class Engine:
     @property
     def terms(self) -> Terms:
         """What may be removed."""
-        return Terms(exact=self.on_inexact != "fold", border=self.on_inexact == "keep")
+        exact, border = self.on_inexact != "fold", self.on_inexact == "keep"
+        return Terms(exact, border, statistics=self.statistics == "shrink")
 
     def updates(self) -> dict[int, Update]:
         """A place for customisation: what to use instead of an operator's own transfer, by node."""
@@ -156,7 +160,7 @@ class Engine:
         Raises:
             SurgeryError: with ``on_inexact="raise"``, if something masked could only be removed inexactly.
         """
-        with self._timed("decide"):
+        with self.timed("decide"):
             decision = self._decide(self.terms)
             if self.on_inexact == "raise":
                 self._refuse_inexact(decision)
@@ -183,8 +187,10 @@ class Engine:
             if not demands and keep:
                 replayed = self.snapshot.code.replay(keep, self.snapshot.following.bindings.values())
                 demands += self._of_code(replayed, keep)
-            if not any([removal.keep(block) for block in demands]):
+            if not demands:
                 return Decision(removal, keep, folds, merges, self.alignment.orders(removal), replayed)
+            if not any([removal.keep(block) for block in demands]):
+                raise SurgeryError(f"{explain(replayed)}. Nothing has been changed.")
             removal.settle(self.exits, terms)
 
     def _of_label(self, group: str, index: int) -> Block:
@@ -213,18 +219,18 @@ class Engine:
             if axis in keep
         ]
         text = explain(replayed)
-        every = [torch.ones(axis.size, dtype=torch.bool) for axis in (axes or keep)]
-        return [Block(a, v, Why.CODE, None, text) for a, v in zip(axes or keep, every, strict=True)]
+        found = [self.alignment.removed_by(axis) for axis in (axes or keep)]
+        return [Block(a, torch.ones(a.size, dtype=torch.bool), Why.CODE, None, text) for a in found]
 
     def _refuse_inexact(self, decision: Decision) -> None:
         start = start_removal(self.alignment.axes(self.structure), self.exits)
-        start.settle(self.exits, Terms(exact=False))
+        start.settle(self.exits, Terms(exact=False, statistics=self.terms.statistics))
         more = start.removed
         names = self.alignment.names(self.structure)
         lines = []
         for block in decision.removal.kept_by:
             lost = block.labels & more.get(block.axis, torch.zeros_like(block.labels))
-            if block.why in (Why.BORDER, Why.STATISTICS) and bool(lost.any()):
+            if block.why is Why.BORDER and bool(lost.any()):
                 where = f" (in {block.node})" if block.node is not None else ""
                 why = block.text or block.why.value
                 lines.append(f"{names[block.axis]}, {int(lost.sum())} of {len(lost)}: {why}{where}")
@@ -260,10 +266,10 @@ class Engine:
         )
         masks = self.masks.parameters
         with masking_hooks(self.model, self.hooked) as hooked:
-            with self._timed("reference"), baked(self.model, masks):
+            with self.timed("reference"), baked(self.model, masks):
                 if observer is not None:
                     observer.reference(self.model)
-            with self._timed("surgery"):
+            with self.timed("surgery"):
                 first = {*self._written(), *self.needed_whole()}
                 bake(self.model, {name: keep for name, keep in masks.items() if name in first}, undo)
                 add_to_biases(self.model, decision.folds, undo)
@@ -271,10 +277,12 @@ class Engine:
                 reorder(self.model, self.snapshot.analysis, decision.orders, undo)
                 own = self.replace(plan, undo)
                 cut_inplace(self.model, own, undo)
-                bake_slices(self.model, {n: k for n, k in masks.items() if n not in first}, own, undo)
+                rest = {name: keep for name, keep in masks.items() if name not in first}
+                rest = reorder_masks(rest, self.snapshot.analysis, decision.orders)
+                bake_slices(self.model, rest, own, undo)
                 create_biases(self.model, decision.folds, decision.orders, own, undo)
             refuse_leftovers(leftovers(self.model, hooked))
-        with self._timed("verification"):
+        with self.timed("verification"):
             verification = observer.compare(self.model) if observer is not None else None
         report = self._report(plan, verification)
         self._judge(report)
@@ -289,11 +297,6 @@ class Engine:
         """Parameters that something is added to at their full size."""
         yield from (fold.place.name for fold in self.decision.folds)
         yield from (merge.exit.reading.weight for merge in self.decision.merges)
-        moved = {pair.inner for pair, _ in self.decision.orders}
-        for value in self.snapshot.graph.state(Source.PARAMETER):
-            dims = self.snapshot.analysis.dims_of(value.id)
-            if any(axis in moved for dim in dims for axis in self.snapshot.analysis.algebra.leaves(dim)):
-                yield value.name
 
     def needed_whole(self) -> Iterable[str]:
         """A place for customisation: parameters that are to be masked before modules are replaced."""
@@ -305,7 +308,7 @@ class Engine:
 
     def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
         analysis, removal = self.snapshot.analysis, self.decision.removal
-        with self._timed("report"):
+        with self.timed("report"):
             joined = {pair.inner for pair in self.alignment.pairs}
             why = Explainer(self.structure, self.constants, self.masks, removal, self.model, joined)
             staying, scattered = why.stays(), why.scattered()
@@ -359,7 +362,8 @@ class Engine:
         )
 
     @contextlib.contextmanager
-    def _timed(self, stage: str) -> Generator[None]:
+    def timed(self, stage: str) -> Generator[None]:
+        """Add the wall time of the body to a stage's."""
         start = time.perf_counter()
         try:
             yield

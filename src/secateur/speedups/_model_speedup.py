@@ -46,6 +46,7 @@ class ModelSpeedup:
         graph_module: a ``torch.fx.GraphModule`` of the model, to be recorded and changed in its place;
             its modules are the model's own.
         on_inexact: see :func:`secateur.speedup`.
+        statistics: likewise.
         verify: compare outputs with the masked model's.
 
     Raises:
@@ -80,6 +81,7 @@ class ModelSpeedup:
         garbage_collect_values: bool = True,
         logger: Any = None,
         on_inexact: Literal["fold", "keep", "raise"] = "fold",
+        statistics: Literal["keep", "shrink"] = "keep",
         verify: bool = True,
     ) -> None:
         masks = masks_or_file if masks_file is None else masks_file
@@ -101,15 +103,9 @@ class ModelSpeedup:
         if functions:
             self.replacers.append(DefaultReplacer(functions))
         types = tuple(t for u in self.mask_updaters for t in getattr(u, "module_types", ()))
+        settings = _Settings(module_types=types)
         self._engine = _Engine(
-            self.bound_model,
-            args,
-            kwargs,
-            found,
-            on_inexact,
-            verify,
-            _Settings(module_types=types),
-            speedup=self,
+            self.bound_model, args, kwargs, found, on_inexact, statistics, verify, settings, speedup=self
         )
         self._stage = 0
         self._replaced: dict[str, nn.Module] = {}
@@ -149,12 +145,14 @@ class ModelSpeedup:
         """Follow constants forward and needs backward, until nothing changes any more."""
         self._reach(1)
         if self._stage < 2:
-            self._engine.start_inference()
-            for node in self.node_infos:
-                self.update_direct_sparsity(node)
-            self._engine.finish_inference()
-            while any([self.update_indirect_sparsity(node) for node in reversed(self.node_infos)]):
-                pass
+            with self._engine.timed("constants"):
+                self._engine.start_inference()
+                for node in self.node_infos:
+                    self.update_direct_sparsity(node)
+                self._engine.finish_inference()
+            with self._engine.timed("decide"):
+                while any([self.update_indirect_sparsity(node) for node in reversed(self.node_infos)]):
+                    pass
             self._engine.decide()
             self._stage = 2
 

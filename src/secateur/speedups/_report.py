@@ -100,7 +100,9 @@ class SpeedupReport:
         if self.folded:
             total = sum(f.constants for f in self.folded)
             created = sum(f.created for f in self.folded)
-            text += f"folded {total} constants into {len(self.folded)} biases, {created} of them new\n"
+            text += (
+                f"constants folded: {total}, biases changed: {len(self.folded)}, of these new: {created}\n"
+            )
         text += "".join(f"inexact: {line}\n" for line in self.inexact)
         text += "".join(f"{staying}\n" for staying in self.stays)
         if self.scattered:

@@ -26,6 +26,7 @@ def speedup(
     masks: MaskDict | str | Path | None = None,
     *,
     on_inexact: Literal["fold", "keep", "raise"] = "fold",
+    statistics: Literal["keep", "shrink"] = "keep",
     verify: bool = True,
     leaf_modules: LeafModules | None = None,
     ignore: Iterable[str | nn.Module | nn.Parameter] = (),
@@ -48,6 +49,8 @@ def speedup(
         on_inexact: where a constant cannot be folded exactly, as at the border of a zero-padded
             convolution: ``"fold"`` what it is on the average and report the error, ``"keep"`` the
             position, or ``"raise"``.
+        statistics: what to do with constants over which a norm or a mean is taken: ``"keep"`` them, or
+            ``"shrink"`` the norm, which changes what it divides by; the error is reported.
         verify: compare outputs with the masked model's, on the inputs and on random ones like them.
         leaf_modules: modules whose inside is not to be looked at (paths, classes or modules).
         ignore: modules or parameters whose outputs are to stay as they are.
@@ -75,7 +78,9 @@ def speedup(
     try:
         found = gather(inner, masks, undo)
         settings = Settings(tuple(leaf_modules or ()), True, "both", tuple(ignore))
-        engine = Engine(inner, tuple(args), dict(kwargs or {}), found, on_inexact, verify, settings)
+        engine = Engine(
+            inner, tuple(args), dict(kwargs or {}), found, on_inexact, statistics, verify, settings
+        )
         return run(engine)
     except BaseException:
         undo.restore()

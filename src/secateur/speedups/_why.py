@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..axes import Dim, Leaf, Structure
 from ..capture import Node, Value
-from ..masks import Block, Constants, Known, Masks, Removal, Why, labels_where
+from ..masks import Block, Constants, Known, Masks, Removal, Why, compress, labels_where
 from ._report import Staying
 
 _MEETINGS = {
@@ -46,6 +46,8 @@ class Explainer:
     def __post_init__(self) -> None:
         for block in self.removal.kept_by:
             self._blocks[block.axis].append(block)
+        nodes = self.constants.analysis.graph.nodes
+        self._nodes = [(node, node.inputs, node.outputs) for node in nodes]
         self._made_by: dict[int, list[Node]] = defaultdict(list)
         for node in self.constants.analysis.graph.nodes:
             for id_ in node.outputs:
@@ -66,21 +68,26 @@ class Explainer:
         values = {value.name: value for value in self.constants.analysis.graph.values if value.names}
         result = {}
         for name, keep in self.masks.parameters.items():
-            left = ~keep
+            (left,) = compress(keep)
+            copies = 1
             for dim, expression in enumerate(self.constants.analysis.dims_of(values[name].id)):
                 gone = self.constants.addresses.positions(expression, self.removal.removed)
-                if bool(gone.any()):
+                if left.shape[dim] == 1:
+                    copies *= int((~gone).sum())
+                elif bool(gone.any()):
                     left = left.index_select(dim, torch.nonzero(~gone).flatten().to(left.device))
-            if bool(left.any()):
-                result[name] = int(left.sum())
+            if not bool(left.all()):
+                result[name] = int((~left).sum()) * copies
         return result
 
     def _of_parameter(self, value: Value, keep: Tensor) -> Iterator[Staying]:
         module, _, target = value.name.rpartition(".")
         for dim, expression in enumerate(self.constants.analysis.dims_of(value.id)[:2]):
             others = [d for d in range(keep.dim()) if d != dim]
-            masked = ~(keep.any(dim=others) if others else keep).cpu()
-            masked &= ~self.constants.addresses.positions(expression, self.removal.removed)
+            (small,) = compress(keep)
+            kept = (small.any(dim=others) if others else small).reshape(-1).cpu()
+            masked = ~kept.expand(expression.size)
+            masked = masked & ~self.constants.addresses.positions(expression, self.removal.removed)
             if bool(masked.any()):
                 reasons: dict[str, list[int]] = defaultdict(list)
                 for position, reason in self._reasons(value, expression, masked):
@@ -151,6 +158,8 @@ class Explainer:
         if block.why is Why.IDLE:
             ran = any(value.id in node.inputs for node in self.constants.analysis.graph.nodes)
             return "nothing reads it, masked or not" if ran else "the module is not run with these inputs"
+        if block.why is Why.STATISTICS:
+            return f'{block.text}{f" ({where})" if where else ""} (statistics="shrink" takes it off)'
         text = block.text or block.why.value
         return text if block.node is None else f"{text} ({where})"
 
@@ -184,18 +193,19 @@ class Explainer:
         wanted[labels] = True
         followed: dict[int, Tensor] = {}
         deaths: dict[int, Node] = {}
-        for node in self.constants.analysis.graph.nodes:
-            arriving = [followed[id_] for id_ in node.inputs if id_ in followed]
-            if value.id in node.inputs:
+        for node, inputs, outputs in self._nodes:
+            arriving = [followed[id_] for id_ in inputs if id_ in followed]
+            reads = value.id in inputs
+            if reads:
                 arriving = [wanted]
             if not arriving:
                 continue
             here = torch.stack(arriving).any(0)
-            for number, id_ in enumerate(node.outputs):
+            for number, id_ in enumerate(outputs):
                 constant = self._constant(node, number, id_, axis)
                 if constant is None:
                     continue
-                if value.id not in node.inputs:
+                if not reads:
                     for label in torch.nonzero(here & ~constant).flatten().tolist():
                         deaths.setdefault(label, node)
                 followed[id_] = here & constant
@@ -206,7 +216,7 @@ class Explainer:
         if key not in self._alive:
             known: Known = self.constants.made[node.index][number]
             dims = self.constants.analysis.dims_of(id_)
-            self._alive[key] = labels_where(dims, lambda: known.state != 0, axis, self.constants.addresses)
+            self._alive[key] = labels_where(dims, known.known, axis, self.constants.addresses)
         return self._alive[key]
 
 

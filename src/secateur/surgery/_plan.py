@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from .._errors import LabelError
 from ..axes import (
@@ -197,7 +198,11 @@ def build_plan(
         size = kept_size(analysis.algebra.resolve(binding.dim), keep)
         if size != binding.recorded:
             plan.attributes.append(AttributeChange(binding.place, binding.recorded, size))
-    plan.refits = list(_refits(structure, plan))
+    for refit in _refits(structure, plan):
+        if issubclass(refit.type, nn.MultiheadAttention):
+            plan.refits.append(refit)
+        else:  # a module with a rule of the user's: its own code follows, by the numbers that the rule named
+            plan.attributes += _numbers_of(refit)
     plan.removed = {g.name: g.size - len(keep[g.axis]) for g in structure.groups if g.axis in keep}
     return plan
 
@@ -235,6 +240,13 @@ def _refits(structure: Structure, plan: Plan) -> Iterator[Refit]:
             resolve = analysis.algebra.resolve
             sizes = {n.argument: kept_size(resolve(n.dim), plan.keep) for n in operator.numbers}
             yield Refit(call.path, call.type, sizes, call.settings)
+
+
+def _numbers_of(refit: Refit) -> Iterator[AttributeChange]:
+    for name, size in refit.numbers.items():
+        before = refit.settings.get(name)
+        if isinstance(before, int) and before != size:
+            yield AttributeChange(Place(refit.module, (name,)), before, size)
 
 
 def shape_after(shape: Sequence[int], positions: Sequence[Any]) -> tuple[int, ...]:

