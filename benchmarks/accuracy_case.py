@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ class Metric:
     higher: bool = True
     digits: int = 2
 
-    def best(self, values: Iterable[float]) -> float:
-        """The best of several values."""
-        return max(values) if self.higher else min(values)
+    @property
+    def sign(self) -> int:
+        """1 if more is better, else -1."""
+        return 1 if self.higher else -1
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Case:
         evaluate: values of the metrics, in their order.
         tune: fine-tune in place, at a learning rate.
         settle: what both sides do right after a cut (statistics of BatchNorm).
+        ignored: modules that we are to leave alone.
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Case:
     evaluate: Callable[[nn.Module], tuple[float, ...]]
     tune: Callable[[nn.Module, float], None]
     settle: Callable[[nn.Module], Any]
+    ignored: tuple[str, ...] = ()
 
     def macs(self, model: nn.Module) -> float:
         """Multiply-accumulates of one forward, by torch's own counter."""
@@ -56,22 +59,49 @@ class Case:
         return counter.get_total_flops() / 2
 
 
-class Task(ABC):
-    """A model and its data, for several seeds."""
+Load = Callable[[], Case]
+"""Gives the case of a seed; it is made when it is asked for first."""
 
+
+class Task(ABC):
+    """A model and its data, for several seeds.
+
+    Attributes:
+        key: how the command line names it.
+        name: how tables name it.
+        data: what the tables say of model, data and budget.
+        shares: of the MACs that are to stay.
+        screened: the shares at which every method of the peer is tried, on the first seed.
+        latencies: shares of the latency at which selectors are compared.
+        metrics: what is measured.
+        rates: learning rates; each method gets the one that is best for it on the first seed.
+        variants: settings of the peer's pruner for this model, to be tried with every importance.
+        repair: what our cuts do with the calibration data: ``"recover"``, as the argument of ``prune``, or
+            ``"both"`` that and ``compensate="least_squares"``.
+    """
+
+    key: str
     name: str
+    data: str
     shares: tuple[float, ...]
+    screened: tuple[float, ...]
+    latencies: tuple[float, ...]
     metrics: tuple[Metric, ...]
     rates: tuple[float, ...]
+    variants: tuple[str, ...] = ("",)
+    repair: str = "recover"
 
     @abstractmethod
     def load(self, seed: int) -> Case:
         """The case of one seed."""
 
     @abstractmethod
-    def peer_settings(self, model: nn.Module) -> dict[str, Any]:
+    def peer_settings(self, model: nn.Module, variant: str, ratio: float) -> dict[str, Any]:
         """Settings of Torch-Pruning's pruner for this model, ``ignored_layers`` among them."""
 
     def peer_example(self, case: Case) -> Any:
         """What Torch-Pruning calls the model with."""
         return case.args[0]
+
+    def peer_repair(self, model: nn.Module) -> None:  # noqa: B027 (most tasks need none)
+        """What Torch-Pruning leaves to the user after a cut: attributes that its layers do not hold."""

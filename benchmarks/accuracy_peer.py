@@ -3,128 +3,186 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch_pruning as tp
-from accuracy_case import Case, Task
+from accuracy_case import Case, Load, Task
 from torch import nn
+from torch_pruning.pruner.importance import ActivationImportance, OBDCImportance
 
-STEPS = 9
+from secateur.criteria import model_inputs
+
+MOST_CUTS = 9
+NEAR = 0.002  # a cut that is below the target by no more than this share of the full model will do
+FAILURES = (
+    RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, AttributeError,
+    AssertionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PeerMethod:
-    """An importance with its settings, and how labels compete.
+    """An importance with its settings, how labels compete, and a variant of the task's settings.
 
-    ``gradients`` is empty, ``"batches"`` (gradients of all batches are added up) or ``"samples"`` (one
-    after the other, as ``HessianImportance`` wants them).
+    ``needs`` is what has to be gathered before: nothing, gradients of all ``"batches"`` added up,
+    of ``"samples"`` one after the other (``HessianImportance``), the ``"fisher"`` information of layers
+    (``OBDCImportance``) or ``"activations"``.
     """
 
     name: str
     importance: Callable[[], Any]
     scope: str
-    gradients: str = ""
+    variant: str = ""
+    needs: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.scope}"
+        return ", ".join(part for part in (self.name, self.scope, self.variant) if part)
 
 
-def peer_methods(scopes: Iterable[str] = ("local", "global", "isomorphic")) -> list[PeerMethod]:
+def peer_methods(variants: Iterable[str] = ("",)) -> list[PeerMethod]:
     """Every importance of the package, with the settings that its documentation names."""
     imp = tp.importance
-    norms = [nn.modules.batchnorm._BatchNorm, nn.LayerNorm]
     makers: list[tuple[str, Callable[[], Any], str]] = [
         ("random", imp.RandomImportance, ""),
         ("L1 first", lambda: imp.MagnitudeImportance(1, group_reduction="first", normalizer=None), ""),
         ("L1", lambda: imp.MagnitudeImportance(p=1), ""),
         ("L2", lambda: imp.MagnitudeImportance(p=2), ""),
         ("L2 sum", lambda: imp.MagnitudeImportance(p=2, group_reduction="sum", normalizer=None), ""),
-        ("norm scale", lambda: imp.MagnitudeImportance(p=1, target_types=norms), ""),
-        ("LAMP", lambda: imp.LAMPImportance(p=2), ""),
-        ("FPGM", lambda: imp.FPGMImportance(p=2), ""),
+        ("BatchNorm scale", imp.BNScaleImportance, ""),
+        ("LAMP", imp.LAMPImportance, ""),
+        ("FPGM", imp.FPGMImportance, ""),
+        ("activation", ActivationImportance, "activations"),
         ("Taylor", imp.TaylorImportance, "batches"),
         ("Taylor multivariable", lambda: imp.TaylorImportance(multivariable=True), "batches"),
         ("Taylor unnormalised", lambda: imp.TaylorImportance(normalizer=None), "batches"),
         ("Hessian", imp.HessianImportance, "samples"),
         ("Hessian unnormalised", lambda: imp.HessianImportance(normalizer=None), "samples"),
+        ("OBD-C", OBDCImportance, "fisher"),
     ]
-    return [PeerMethod(n, make, scope, grads) for n, make, grads in makers for scope in scopes]
+    return [
+        PeerMethod(name, make, scope, variant, needs)
+        for name, make, needs in makers
+        for variant in variants
+        for scope in ("local", "global", "isomorphic")
+        # Within one layer a normalised score has the order of the score itself.
+        if not (scope == "local" and "unnormalised" in name)
+    ]
 
 
-def prune_with_peer(case: Case, task: Task, method: PeerMethod, target: float) -> nn.Module | None:
-    """A copy of the case's model with at most ``target`` MACs, as near as the pruning ratio allows.
-
-    None where the method fails, or no ratio comes below the target.
-    """
-    low, high = 0.0, 1.0
-    best: nn.Module | None = None
-    prepared = _with_gradients(case, task, method)
-    for _ in range(STEPS):
-        ratio = (low + high) / 2
-        small = _cut(case, task, method, prepared, ratio)
-        if small is not None and case.macs(small) <= target:
-            best, high = small, ratio
-        elif small is None:  # it empties a layer, or breaks the model's code
-            high = ratio
-        else:
-            low = ratio
-    return best
+Gathered = dict[str, tuple[nn.Module, Any]]
+"""By the name of an importance: the model with gradients, and the importance with what it gathered."""
 
 
-def _cut(
-    case: Case, task: Task, method: PeerMethod, prepared: tuple[nn.Module, Any], ratio: float
-) -> nn.Module | None:
-    # In one copy: the importance keeps gradients by parameter. Copies of parameters have none.
-    small, importance = copy.deepcopy(prepared)
-    for own, given in zip(small.parameters(), prepared[0].parameters(), strict=True):
-        own.grad = None if given.grad is None else given.grad.clone()
-    settings = task.peer_settings(small)
-    try:
-        pruner = tp.pruner.BasePruner(
-            small,
-            task.peer_example(case),
+class Peer:
+    """One method on one case; what an importance has to gather is gathered once for all scopes."""
+
+    def __init__(self, load: Load, task: Task, method: PeerMethod, gathered: Gathered) -> None:
+        self._load, self._task, self._method = load, task, method
+        self._gathered = gathered
+
+    @property
+    def _case(self) -> Case:
+        return self._load()
+
+    def cut(self, target: float) -> nn.Module | None:
+        """A copy of the model with at most ``target`` MACs, as near as the pruning ratio allows.
+
+        None where the method fails, or no ratio comes below the target.
+        """
+        full = self._case.macs(self._case.model)
+        low, high = (0.0, full), (1.0, 0.0)  # pruning ratios and the MACs at them
+        best: nn.Module | None = None
+        for number in range(MOST_CUTS):
+            ratio = _between(low, high, target, bisect=number % 3 == 2)
+            small = self._at(ratio)
+            if small is None:  # it empties a layer, or breaks the model's code
+                high = (ratio, 0.0)
+                continue
+            macs = self._case.macs(small)
+            if macs > target:
+                low = (ratio, macs)
+                continue
+            best, high = small, (ratio, macs)
+            if macs > target - NEAR * full:
+                break
+        return best
+
+    def _at(self, ratio: float) -> nn.Module | None:
+        try:
+            if self._method.name not in self._gathered:
+                self._gathered[self._method.name] = self._gather()
+            model, _ = prepared = self._gathered[self._method.name]
+            # In one copy: the importance keeps gradients by parameter. Copies of parameters have none.
+            small, importance = copy.deepcopy(prepared)
+            for own, given in zip(small.parameters(), model.parameters(), strict=True):
+                own.grad = None if given.grad is None else given.grad.clone()
+            self._pruner(small, importance, ratio).step()
+            small.zero_grad(set_to_none=True)
+            self._task.peer_repair(small)
+            self._case.macs(small)
+        except FAILURES:
+            return None
+        return small
+
+    def _pruner(self, model: nn.Module, importance: Any, ratio: float) -> Any:
+        return tp.pruner.BasePruner(
+            model,
+            self._task.peer_example(self._case),
             importance=importance,
-            global_pruning=method.scope != "local",
-            isomorphic=method.scope == "isomorphic",
+            global_pruning=self._method.scope != "local",
+            isomorphic=self._method.scope == "isomorphic",
             pruning_ratio=ratio,
-            **settings,
+            **self._task.peer_settings(model, self._method.variant, ratio),
         )
-        pruner.step()
-        small.zero_grad(set_to_none=True)
-        case.macs(small)
-    except (RuntimeError, ValueError, IndexError, ZeroDivisionError, AttributeError, AssertionError):
-        return None
-    return small
 
-
-def _with_gradients(case: Case, task: Task, method: PeerMethod) -> tuple[nn.Module, Any]:
-    model, importance = copy.deepcopy(case.model).eval(), method.importance()
-    if method.gradients == "samples":
-        importance.zero_grad()
-        for sample in case.samples[:4]:
-            for one in _singles(sample):
+    def _gather(self) -> tuple[nn.Module, Any]:
+        case, needs = self._case, self._method.needs
+        model, importance = copy.deepcopy(case.model).eval(), self._method.importance()
+        if needs == "samples":
+            importance.zero_grad()
+            for sample in case.samples[:4]:
+                for one in _singles(sample):
+                    model.zero_grad()
+                    self._loss(model, one).backward()
+                    importance.accumulate_grad(model)
+        elif needs == "fisher":
+            importance._prepare_model(model, self._pruner(model, importance, 0.5))
+            for sample in case.samples[:4]:
                 model.zero_grad()
-                _loss(case, model, one).backward()
-                importance.accumulate_grad(model)
-    elif method.gradients:
-        for sample in case.samples:
-            _loss(case, model, sample).backward()
-    return model, importance
+                self._loss(model, sample).backward()
+                importance.step()
+            importance._rm_hooks(model)
+        elif needs == "activations":
+            with importance.compute_importance(model), torch.no_grad():
+                self._run(model, case.samples[0])
+        elif needs:
+            for sample in case.samples:
+                self._loss(model, sample).backward()
+        return model, importance
+
+    def _run(self, model: nn.Module, sample: Any) -> Any:
+        args, kwargs = model_inputs(model, sample)
+        return model(*args, **kwargs)
+
+    def _loss(self, model: nn.Module, sample: Any) -> torch.Tensor:
+        return self._case.loss(self._run(model, sample), sample)
 
 
-def _loss(case: Case, model: nn.Module, sample: Any) -> torch.Tensor:
-    from secateur.criteria import model_inputs
+def _between(low: tuple[float, float], high: tuple[float, float], target: float, *, bisect: bool) -> float:
+    """The next ratio to try: by the secant through both ends, now and then in the middle."""
+    if bisect:
+        return (low[0] + high[0]) / 2
+    share = (low[1] - target) / max(low[1] - high[1], 1e-9)
+    return low[0] + min(max(share, 0.02), 0.98) * (high[0] - low[0])
 
-    args, kwargs = model_inputs(model, sample)
-    return case.loss(model(*args, **kwargs), sample)
 
-
-def _singles(sample: Any, most: int = 16) -> list[Any]:
+def _singles(sample: Any, most: int = 16) -> Iterator[Any]:
     """The first examples of a batch, each as a batch of one."""
     if isinstance(sample, dict):
         count = len(next(iter(sample.values())))
-        return [{k: v[i : i + 1] for k, v in sample.items()} for i in range(min(count, most))]
-    return [tuple(part[i : i + 1] for part in sample) for i in range(min(len(sample[0]), most))]
+        yield from ({k: v[i : i + 1] for k, v in sample.items()} for i in range(min(count, most)))
+    else:
+        yield from (tuple(p[i : i + 1] for p in sample) for i in range(min(len(sample[0]), most)))

@@ -24,8 +24,8 @@ NAMES = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel",
     "hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket",
 )  # fmt: skip
-SIDE = 224
-CALIBRATION, TEST = 192, 256
+SIDE = 128
+CALIBRATION, TEST = 96, 128
 
 
 def lite0() -> nn.Module:
@@ -73,18 +73,34 @@ def crops(pictures: list[torch.Tensor], count: int, seed: int) -> torch.Tensor:
 class Photos(Task):
     """Agreement with the full model, and the divergence from it; fine-tuned by distillation."""
 
-    name = "EfficientNet-Lite0 on photographs"
+    key = "photos"
+    name = "EfficientNet-Lite0 (ImageNet) on crops of photographs"
+    data = (
+        f"Agreement with the full model's top-1 in per cent, and KL divergence from it, on {TEST} crops of "
+        f"{SIDE} x {SIDE} from the right halves of the pictures. Calibration: {CALIBRATION} crops from the "
+        f"left halves; fine-tuning: one epoch of Adam on the full model's answers to them. Each seed draws "
+        f"its own crops. On these few pictures the statistics of BatchNorm that ImageNet gave are often the "
+        f"better ones: for every cut of both sides, those estimated again are kept where they bring it "
+        f"nearer to the full model on the calibration crops, else those that it has."
+    )
     shares = (0.95, 0.9, 0.8)
+    screened = (0.9,)
+    latencies = (0.95, 0.9)
     metrics = (Metric("top-1 agreement"), Metric("KL", higher=False, digits=3))
-    rates = (1e-3, 3e-4)
+    rates = (1e-3, 1e-4, 1e-5)
+    repair = "both"  # few positions in the deep layers: recovery starts better from what is compensated
+
+    def parts(self, pictures: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """For calibration the left half of each picture, for the test the right half."""
+        halves = [p.tensor_split(2, dim=2) for p in pictures]
+        return [left for left, _ in halves], [right for _, right in halves]
 
     def load(self, seed: int) -> Case:
         torch.manual_seed(seed)
         pictures = photographs()
-        left = [p[:, :, : p.shape[2] // 2] for p in pictures]
-        right = [p[:, :, p.shape[2] // 2 :] for p in pictures]
+        shown, hidden = self.parts(pictures)
         model = lite0()
-        learn, test = crops(left, CALIBRATION, seed), crops(right, TEST, seed + 1000)
+        learn, test = crops(shown, CALIBRATION, seed), crops(hidden, TEST, seed + 1000)
         with torch.no_grad():
             wanted = torch.cat([model(x).log_softmax(1) for x in test.split(64)])
             taught = [(x, model(x).log_softmax(1)) for x in learn.split(32)]
@@ -96,10 +112,10 @@ class Photos(Task):
             loss=lambda output, sample: F.cross_entropy(output, sample[1].exp()),
             evaluate=lambda model: compare(model, test, wanted),
             tune=lambda model, rate: distil(model, taught, rate),
-            settle=lambda model: recalibrate_batchnorm(model, taught),
+            settle=lambda model: settle(model, taught),
         )
 
-    def peer_settings(self, model: nn.Module) -> dict[str, Any]:
+    def peer_settings(self, model: nn.Module, variant: str, ratio: float) -> dict[str, Any]:
         return {"ignored_layers": [model.classifier]}
 
 
@@ -112,7 +128,19 @@ def compare(model: nn.Module, images: torch.Tensor, wanted: torch.Tensor) -> tup
     return same, float(F.kl_div(found, wanted, log_target=True, reduction="batchmean"))
 
 
-def distil(model: nn.Module, taught: list[Any], rate: float, epochs: int = 2) -> None:
+def settle(model: nn.Module, taught: list[Any]) -> None:
+    """Estimate the statistics of BatchNorm again, where that brings the model nearer to the full one."""
+    images, wanted = (torch.cat(parts) for parts in zip(*taught, strict=True))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    _, kept = compare(model, images, wanted)
+    recalibrate_batchnorm(model, taught)
+    _, renewed = compare(model, images, wanted)
+    if renewed > kept:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+
+
+def distil(model: nn.Module, taught: list[Any], rate: float, epochs: int = 1) -> None:
     """Adam against the full model's answers; BatchNorm keeps its statistics."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
     steps = epochs * len(taught)

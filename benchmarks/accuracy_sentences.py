@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-LENGTH = 48
-CALIBRATION, TEST = 256, 256
+LENGTH = 32
+CALIBRATION, TEST = 128, 128
 Tokens = dict[str, torch.Tensor]
 
 
@@ -54,10 +54,19 @@ def sentences() -> list[str]:
 class Sentences(Task):
     """Fine-tuned by the distance to the full model's embeddings."""
 
-    name = "all-MiniLM-L6-v2 on sentences"
+    key = "sentences"
+    name = "all-MiniLM-L6-v2 on sentences of Python's documentation"
+    data = (
+        f"Mean cosine to the full model's embeddings on {TEST} sentences. Calibration: {CALIBRATION} other "
+        f"sentences; fine-tuning: two epochs of Adam on the cosine with them. Each seed draws its own "
+        f"sentences, all cut to {LENGTH} tokens. Torch-Pruning prunes hidden layers, or those and heads."
+    )
     shares = (0.9, 0.75, 0.6)
+    screened = (0.75,)
+    latencies = (0.9, 0.75)
     metrics = (Metric("cosine", digits=4),)
-    rates = (1e-4, 3e-5)
+    rates = (1e-4, 3e-5, 1e-5)
+    variants = ("hidden", "hidden and heads")
 
     def load(self, seed: int) -> Case:
         torch.manual_seed(seed)
@@ -86,24 +95,31 @@ class Sentences(Task):
             settle=lambda model: None,
         )
 
-    def peer_settings(self, model: nn.Module) -> dict[str, Any]:
-        inner, heads = [], {}
-        for layer in model.encoder.encoder.layer:
-            own = layer.attention.self
-            inner += [layer.intermediate.dense, own.query, own.key, own.value]
-            heads |= dict.fromkeys((own.query, own.key, own.value), own.num_attention_heads)
-        ignored = [
-            module
-            for module in model.modules()
-            if isinstance(module, (nn.Linear, nn.Embedding)) and module not in inner
-        ]
+    def peer_settings(self, model: nn.Module, variant: str, ratio: float) -> dict[str, Any]:
+        layers = model.encoder.encoder.layer
+        free = {layer.intermediate.dense for layer in layers}
+        heads: dict[nn.Module, int] = {}
+        if variant == "hidden and heads":
+            for layer in layers:
+                own = layer.attention.self
+                heads |= dict.fromkeys((own.query, own.key, own.value), own.num_attention_heads)
+        kinds = (nn.Linear, nn.Embedding)
         return {
-            "ignored_layers": ignored,
+            "ignored_layers": [
+                m for m in model.modules() if isinstance(m, kinds) and m not in free | {*heads}
+            ],
             "num_heads": heads,
-            "prune_num_heads": False,
+            "prune_num_heads": bool(heads),
             "prune_head_dims": False,
+            "head_pruning_ratio": ratio if heads else 0.0,
             "output_transform": lambda output: output.sum(),
         }
+
+    def peer_repair(self, model: nn.Module) -> None:
+        for layer in model.encoder.encoder.layer:
+            own = layer.attention.self
+            own.num_attention_heads = own.query.out_features // own.attention_head_size
+            own.all_head_size = own.query.out_features
 
     def peer_example(self, case: Case) -> Any:
         return case.kwargs

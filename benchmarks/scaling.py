@@ -1,7 +1,7 @@
 """How recording and analysis grow: residual networks of 50 to 800 blocks, DenseNets of growing depth.
 
     python benchmarks/scaling.py
-    python benchmarks/scaling.py --table docs/scaling.md --plot docs/scaling.svg
+    python benchmarks/scaling.py --table docs/benchmarks-scaling.md --plot docs/images/scaling.svg
 
 The time of an operator (capture, algebra, groups and replay, then one cut without verification) stays
 flat if everything is linear. A DenseNet's operators carry more the deeper it is, since its layers read
@@ -156,6 +156,7 @@ def plot(records: list[Record], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "scaling"  # the same figures give the same file
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
@@ -166,7 +167,7 @@ def plot(records: list[Record], path: Path) -> None:
     axes.set(xscale="log", xlabel="operators", ylabel="ms an operator", ylim=(0, None))
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
@@ -183,10 +184,12 @@ def main() -> None:
     for record in run_all(measure, [(f"{kind} {n}", (kind, n)) for kind, n in sizes], limit=options.limit):
         records.append(record)
         print("  ".join(cells(record)), flush=True)
-    if options.table:
-        options.table.write_text(f"{version_line()}.\n\n{table(records)}")
+    picture = ""
     if options.plot:
         plot(records, options.plot)
+        picture = f"\n![Time of an operator over the number of operators](images/{options.plot.name})\n"
+    if options.table:
+        options.table.write_text(f"{version_line()}.\n\n{table(records)}{picture}")
 
 
 if __name__ == "__main__":

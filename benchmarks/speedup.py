@@ -1,7 +1,7 @@
 """The tables of NNI's ModelSpeedup documentation, as ratios on the machine at hand.
 
     python benchmarks/speedup.py                          # all four networks, then ResNet-18 over ratios
-    python benchmarks/speedup.py --only 'l1*' --repeat 9
+    python benchmarks/speedup.py --only 'l1*' --batches 1 --repeat 9
     python benchmarks/speedup.py --table docs/speedup-latency.md
 
 Masked model against small model in the same process, runs interleaved, medians. Weights are random
@@ -13,7 +13,6 @@ the MNIST network), one after the other.
 from __future__ import annotations
 
 import argparse
-import copy
 import fnmatch
 import statistics
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from models import randomise
 from processes import version_line
+from speedup_zoo import build, grouped, masked_copy, masked_layers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -150,21 +150,9 @@ CASES: dict[str, Callable[[], Case]] = {"slim": slim, "l1": l1, "apoz": apoz, "f
 
 def resnet18(ratio: float) -> Case:
     """ResNet-18, a share of the channels of every group, by the sum of the L1 norms."""
-    from speedup_zoo import build, grouped, masked_layers
-
     model = build("resnet18")
     x = torch.randn(8, 3, 128, 128)
     return model, grouped(model, masked_layers("resnet18", model), (x,), ratio), x
-
-
-def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
-    """The original with its masks multiplied into the parameters."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for path, targets in masks.items():
-            for target, mask in targets.items():
-                model.get_submodule(path).get_parameter(target).mul_(mask)
-    return model
 
 
 def interleaved(
@@ -191,7 +179,7 @@ def compare(name: str, case: Case, counts: tuple[int, ...], repeat: int) -> Iter
     sizes = f"{report.parameters[0] / 1e6:.2f} → {report.parameters[1] / 1e6:.2f}"
     work = f"{report.macs[0] / len(x) / 1e6:.0f} → {report.macs[1] / len(x) / 1e6:.0f}"
     for batches in counts:
-        before, after = interleaved(masked, model, x, batches, max(1, repeat // batches))
+        before, after = interleaved(masked, model, x, batches, max(3, repeat // batches))
         yield (
             f"| {name} | {batches} | {sizes} | {work} | {before * 1e3:.1f} | {after * 1e3:.1f} "
             f"| {before / after:.2f} | {NNI.get(name, '')} | {report.error:.1e} |"
@@ -203,7 +191,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="*", help="names, as a shell pattern")
-    parser.add_argument("--repeat", type=int, default=11, help="runs of one batch; fewer of more batches")
+    parser.add_argument(
+        "--repeat", type=int, default=11, help="runs of one batch; fewer of more batches, but three at least"
+    )
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=BATCHES, help="how many, one after the other"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", type=Path, help="write the table there as well")
     given = parser.parse_args()
@@ -214,14 +207,14 @@ def main() -> None:
         "",
         "`python benchmarks/speedup.py` prints this; what is measured, and how, is said there.",
         "",
-        f"Measured with {version_line()}.",
+        f"Measured with {version_line()}. Medians of {given.repeat} runs of one batch, of three at least.",
         "",
         "| network | batches | parameters M | MMACs an image | masked ms | small ms "
         "| ratio | NNI 3.0 | error |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
-    jobs = [(name, make, BATCHES) for name, make in CASES.items()]
+    jobs = [(name, make, tuple(given.batches)) for name, make in CASES.items()]
     jobs += [(f"resnet18 {r:.0%}", lambda r=r: resnet18(r), (1,)) for r in RATIOS]
     for name, make, counts in jobs:
         if fnmatch.fnmatch(name, given.only):

@@ -1,8 +1,7 @@
 """Masks in, small model out, on the 30 torchvision models that NNI 3.0 was measured on.
 
-    python benchmarks/speedup_zoo.py                       # all; what is in --out already is not run again
+    python benchmarks/speedup_zoo.py --table docs/speedup-zoo.md    # what is in --out is not run again
     python benchmarks/speedup_zoo.py --only 'resnet*' --again
-    python benchmarks/speedup_zoo.py --table docs/speedup-zoo.md
 
 L1 masks at 0.5 on every convolution (and linear layer of the transformers) but the last layer, weight
 and bias; random weights, affine parameters and BatchNorm statistics; images of 128 x 128 where the
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from models import randomise
 from processes import Record, append_line, failure, read_lines, run_all, version_line
+from spine import memory_peaks
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -213,21 +213,8 @@ def memory(model: nn.Module, masks: Any, args: Any) -> Record:
         with record_function("measured: speedup"):
             secateur.speedup(small, args, masks=masks, verify=False)
     own = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
-    forward, speedup = (own + _peak(profiled, f"measured: {span}") for span in ("forward", "speedup"))
-    return {"forward_memory": forward, "memory": speedup}
-
-
-def _peak(profiled: profile, span: str) -> int:
-    """Most bytes that were alive within a span, beyond those at its beginning."""
-    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    frame = next(event for event in events if event.name() == span)
-    start, end = frame.start_ns(), frame.start_ns() + frame.duration_ns()
-    alive = peak = 0
-    for event in events:
-        if event.name() == "[memory]" and start <= event.start_ns() <= end:
-            alive += event.nbytes()
-            peak = max(peak, alive)
-    return peak
+    forward, speedup = memory_peaks(profiled, ("measured: forward", "measured: speedup"))
+    return {"forward_memory": own + forward, "memory": own + speedup}
 
 
 def run(name: str, reference: nn.Module, model: nn.Module, masks: Any, mode: str, args: Any) -> Record:
@@ -320,14 +307,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run what is in --out already")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=600, help="seconds for one model")
-    parser.add_argument("--table", type=Path, help="write the table of what is in --out, and run nothing")
+    parser.add_argument("--table", type=Path, help="write the table of all that is in --out there as well")
     given = parser.parse_args()
-    if given.table is None:
-        done = {} if given.again else read_lines(given.out)
-        names = [n for n in NAMES if fnmatch.fnmatch(n, given.only) and n not in done]
-        for record in run_all(measure, [(n, (n,)) for n in names], jobs=given.jobs, limit=given.limit):
-            append_line(given.out, record)
-            print(f"{record['name']}: {record.get('failure', 'done')}", flush=True)
+    done = {} if given.again else read_lines(given.out)
+    names = [n for n in NAMES if fnmatch.fnmatch(n, given.only) and n not in done]
+    for record in run_all(measure, [(n, (n,)) for n in names], jobs=given.jobs, limit=given.limit):
+        append_line(given.out, record)
+        print(f"{record['name']}: {record.get('failure', 'done')}", flush=True)
     text = table(read_lines(given.out).values())
     if given.table is not None:
         given.table.write_text(text + "\n")

@@ -64,7 +64,7 @@ def measure(name: str, side: int) -> Record:
     forward = _median(_timed(loaded.forward) for _ in range(REPEATS))
     ir = _recorded(loaded)
     operators = len(ir.snapshot().graph.nodes)
-    structure = _median(sum(_recorded(loaded).snapshot().seconds.values()) for _ in range(REPEATS))
+    structure = _median(_timed(lambda: _recorded(loaded)) for _ in range(REPEATS))
     half = ir.prune(labels=_half(ir.groups()))
     exact = ir.prune(labels=_half([group for group in ir.groups() if group.exact]))
     return record | {
@@ -115,7 +115,7 @@ def _memory(name: str, side: int) -> Record:
             ir = _recorded(loaded)
             largest = _largest_group(ir)
             ir.prune(labels=_half(ir.groups()), inplace=True, verify=False)
-    peaks = _peaks(profiled, ("measured: forward", "measured: prune"))
+    peaks = memory_peaks(profiled, ("measured: forward", "measured: prune"))
     return {"forward_peak": peaks[0], "prune_peak": peaks[1], "largest_group": largest}
 
 
@@ -130,7 +130,7 @@ def _bytes(value: Any) -> int:
     return torch.Size(value.shape).numel() * value.dtype.itemsize
 
 
-def _peaks(profiled: Any, spans: Iterable[str]) -> list[int]:
+def memory_peaks(profiled: Any, spans: Iterable[str]) -> list[int]:
     """Most bytes that were alive within each span, beyond those at its beginning."""
     events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     found = []

@@ -145,6 +145,8 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "fnet": {"intermediate_size": 128, "tpu_short_seq_length": LENGTH},
     "gptj": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "led": {"attention_window": [8, 8]},
+    "longformer": {"attention_window": [8, 8]},
     "levit": {
         "image_size": 64,
         "patch_size": 16,
@@ -243,14 +245,21 @@ def small_config(family: str) -> Any:
     from transformers import CONFIG_MAPPING
 
     config_class = CONFIG_MAPPING[family]
-    usual = config_class().to_dict()
+    return config_class(num_labels=_CLASSES, **_small_sizes(config_class) | dict(_FAMILIES.get(family, {})))
+
+
+def _small_sizes(config_class: Any) -> dict[str, Any]:
+    """Small values for the fields that a config class has, and for those of the configs inside it."""
+    usual = vars(config_class())
     # A list is a size for each stage: those are in _FAMILIES.
     sizes = {k: v for k, v in _SMALL.items() if k in usual and not isinstance(usual[k], (list, tuple))}
-    sizes |= _FAMILIES.get(family, {})
     for name, value in usual.items():
         if name.endswith("token_id") and isinstance(value, int) and value >= VOCABULARY:
-            sizes.setdefault(name, 1)
-    return config_class(num_labels=_CLASSES, **sizes)
+            sizes[name] = 1
+    for name, part in getattr(config_class, "sub_configs", {}).items():
+        if name in usual and hasattr(part, "model_type") and part.model_type:
+            sizes[name] = _small_sizes(part) | dict(_FAMILIES.get(part.model_type, {}))
+    return sizes
 
 
 def head_of(family: str) -> str:
@@ -284,8 +293,9 @@ def inputs_of(model: Any) -> dict[str, Any]:
     elif config.model_type == "speech_to_text":  # time before frequency
         inputs[main] = torch.randn(2, 32, config.input_feat_per_channel)
     wanted = {main: inputs[main]}
-    if config.model_type in ("jamba", "recurrent_gemma"):
-        wanted["use_cache"] = False  # their caches cannot be made from this config alone
+    if config.model_type in ("jamba", "recurrent_gemma", "rwkv"):
+        # Caches that cannot be made from this config alone, or whose widths are those of an output.
+        wanted["use_cache"] = False
     if (
         hasattr(config, "text_config")
         and hasattr(config, "vision_config")

@@ -67,6 +67,15 @@ siglip hiera data2vec-vision data2vec-audio data2vec-text unispeech unispeech-sa
 speech_to_text audio-spectrogram-transformer wav2vec2-conformer timesformer videomae vivit
 bert:BertModel bert:BertForSequenceClassification vit:ViTModel llama:LlamaModel gpt2:GPT2Model
 t5:T5EncoderModel clip:CLIPVisionModel clip:CLIPTextModel clip:CLIPForImageClassification
+apertus arcee aria_text bert-generation bigbird_pegasus bitnet blip chinese_clip clipseg cohere2
+cohere2_moe diffllama dinov3_vit doge dpr ernie4_5 ernie4_5_moe eurobert exaone4 falcon_h1 flava
+flex_olmo glm4_moe gpt_neox_japanese gpt_oss granitemoe granitemoeshared groupvit gte helium
+hgnet_v2 hunyuan_v1_dense hunyuan_v1_moe imagegpt jetmoe lfm2 markuplm metaclip_2 mimo_v2_flash
+minimax minimax_m2 ministral ministral3 modernbert-decoder moonshine mra mvp nanochat nemotron_h
+nllb-moe nomic_bert olmo3 olmo_hybrid olmoe owlvit owlv2 pegasus_x phimoe plbart pop2piano
+prophetnet qwen2_moe roberta-prelayernorm roc_bert seamless_m4t seed_oss smollm3 speecht5 splinter
+t5gemma tapas textnet trocr vaultgemma visual_bert vit_mae vitdet xlm-roberta-xl yoso llama4_text
+internlm3 hyperclovax
 """
 
 

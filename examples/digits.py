@@ -1,4 +1,4 @@
-"""Handwritten digits: train a network, prune it, verify it, fine-tune it, save it, load it back.
+"""Handwritten digits: train a network, prune it, verify, recover, fine-tune, save, load it back.
 
 Run it with ``make demo``. Everything is real: 1797 images of digits that people wrote (they come
 with scikit-learn), a fixed split of which a third is never trained on, and latencies that are
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import secateur
 
-STAGES = ("before", "after the cut", "after fine-tuning")
+STAGES = ("before", "after the cut", "recovered, untrained", "after fine-tuning")
 COLUMNS = ("accuracy", "MACs", "parameters", "latency")
 
 
@@ -149,11 +149,11 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
     panels = zip(figure.subplots(1, 4), COLUMNS, strict=True)
     for axes, column in panels:
         values = [rows[name][column] for name in STAGES]
-        bars = axes.barh(STAGES, values, color=["#9aa5b1", "#e0a030", "#2f855a"])
+        bars = axes.barh(STAGES, values, color=["#9aa5b1", "#e0a030", "#4c9fb0", "#2f855a"])
         axes.bar_label(bars, [text_of(column, value) for value in values], padding=3)
         axes.set_title(column)
         axes.set_xlim(0, max(values) * 1.6)
@@ -184,9 +184,16 @@ def run(out: Path, epochs: int, tuning: int, width: int) -> dict[str, dict[str, 
         train(model, optimizer, digits, epochs, lr=0.1)
 
     with stage("pruning half of every group of channels"):
-        small, report = secateur.prune(model, (x,), ratio=0.5)
+        ir = secateur.PruningIR(model)
+        ir.create_snapshot("main", args=(x,))
+        pruned = ir.prune(labels=secateur.UniformLabelSelector(0.5).select(ir))
+        small, report = pruned.model, pruned.report
         print(f"  {report.verification}")
     cut = secateur.load(factory, saved(small, out / "cut.safetensors"))
+
+    with stage("solving for the layers behind the cut, without labels or training"):
+        pruned.recover(digits.batches())
+    recovered = secateur.load(factory, saved(small, out / "recovered.safetensors"))
 
     with stage(f"fine-tuning for {tuning} epochs, with the same optimizer"):
         secateur.carry_optimizer(optimizer, report)
@@ -199,7 +206,7 @@ def run(out: Path, epochs: int, tuning: int, width: int) -> dict[str, dict[str, 
             raise SystemExit("the model that was loaded predicts something else than the one saved")
     print(f"loaded from {path} ({path.stat().st_size / 1e3:.0f} kB): the same predictions")
 
-    models = dict(zip(STAGES, (model, cut.eval(), small), strict=True))
+    models = dict(zip(STAGES, (model, cut.eval(), recovered.eval(), small), strict=True))
     with stage("measuring latency on one thread"):
         latency = secateur.measure_latency(models, (x,), threads=1, runs=100)
     return {

@@ -206,3 +206,59 @@ def test_a_tensor_attribute_with_a_history_is_copied() -> None:
     ir = snapshot_of(model, (x,))
     small = ir.prune(labels=random_labels(ir.groups(), 0)).model
     assert outputs(small, (x,), {})["output"].shape == (2, 3)
+
+
+class Squeezed(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).mean((2, 3), keepdim=True)
+        if self.how == "in place":
+            return self.head(x.squeeze_())
+        return self.head(x.squeeze() if self.how == "all" else x.squeeze((1, 2, 3)))
+
+
+@pytest.mark.parametrize("how", ["all", "some", "in place"])
+def test_squeeze_does_not_take_an_axis_that_is_cut_to_one(how: str) -> None:
+    """A channel stays, as zeros: of a single one ``squeeze`` would take the whole axis off."""
+    args = (torch.randn(2, 3, 5, 5, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Squeezed(how).double()), args)
+    (group,) = ir.groups()
+    small = check_cut(ir, group.labels[1:], args, exact=True)
+    assert small.get_parameter("conv.weight").shape == (2, 3, 1, 1)
+
+
+class Guarded(nn.Module):
+    """Rotary tables whose size is asserted, and heads that the code counts by the width of its input."""
+
+    def __init__(self, heads: int = 5, features: int = 8) -> None:
+        super().__init__()
+        self.heads, self.features = heads, features
+        self.embed = nn.Linear(5, heads * features)
+        self.qkv = nn.Linear(heads * features, 3 * heads * features)
+        self.proj = nn.Linear(heads * features, heads * features)
+        self.head = nn.Linear(heads * features, 3)
+        self.register_buffer("periods", torch.rand(features // 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.periods.numel() == 4
+        x = self.embed(x)
+        batch, length, width = x.shape
+        angles = torch.arange(length, dtype=x.dtype)[:, None] * self.periods
+        turned = torch.cat([angles.cos(), angles.sin()], -1)
+        q, k, v = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q * turned, k * turned, v)
+        return self.head(x + self.proj(y.transpose(1, 2).reshape(batch, length, width)))
+
+
+def test_an_assertion_of_one_axis_does_not_pin_the_others() -> None:
+    """All axes were blamed for a run that ended early, before the code came to what relates the others."""
+    args = (torch.randn(2, 6, 5, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Guarded().double()), args)
+    assert {group.size for group in ir.groups()} >= {40, 5}
+    assert ir.reach() > 0.9
+    for share in (0.5, None):
+        check_cut(ir, random_labels(ir.groups(), 0, share), args, exact=True)

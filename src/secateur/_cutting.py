@@ -13,6 +13,7 @@ from torch import nn
 from ._errors import SurgeryError, VerificationError
 from ._snapshot import Snapshot
 from .axes import Keep, Label, Leaf, Structure, reach
+from .capture import without_gc
 from .cost import count_macs, count_parameters
 from .integrations import FittedConfig, fit_config
 from .persistence import note_cut
@@ -36,6 +37,7 @@ from .verification import Observer, Verification
 
 
 @torch.inference_mode(False)  # what is made under inference mode could never be trained
+@without_gc()
 def cut(
     snapshot: Snapshot,
     labels: Sequence[Label],
@@ -64,7 +66,8 @@ def cut(
         if not found.clean and output == "module":
             _refuse(structure, keep, found)
     with _timed(seconds, "plan"):
-        plan = build_plan(structure, keep, zeroed, bindings, found.scales)
+        scales = [*found.scales, *snapshot.averages.scales(keep)]
+        plan = build_plan(structure, keep, zeroed, bindings, scales)
         fitted = fit_config(code, plan, found, bindings) if output == "module" else FittedConfig()
         plan.attributes += fitted.changes
     seen = [snapshot] if output == "graph" else snapshots

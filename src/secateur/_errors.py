@@ -9,13 +9,24 @@
     ├── TargetError(ValueError)            a cost or latency that no selection reaches
     ├── MeasurementError(RuntimeError)     a cost function or a timing that failed
     ├── MaskError(ValueError)             masks that do not fit the model, or a file that holds none
+    │   ├── ParameterNameError(AttributeError) a parameter to be masked that the module does not have
+    │   └── DimensionError(IndexError)         a dimension that the parameter to be masked does not have
+    ├── ConfigError(ValueError)           a config list with mistakes: all of them, in one message
+    ├── PruningError(ValueError)          a pruner or evaluator that was given what it cannot work with
     ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
     ├── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
     ├── PersistenceError(ValueError)      a file that is no saved model, or is one of another model
-    └── OptimizerError(ValueError)        an optimizer whose state cannot follow a cut
+    ├── RecoveryError(ValueError)         a recovery without data, or without the model it is to imitate
+    ├── OptimizerError(ValueError)        an optimizer whose state cannot follow a cut
+    └── DependencyError(ImportError)      an optional package that is not installed
 
 Every class is also the builtin that a caller would expect.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 class SecateurError(Exception):
@@ -58,6 +69,30 @@ class MaskError(SecateurError, ValueError):
     """Masks that do not fit the model, or that cannot be read; nothing has been changed."""
 
 
+class PruningError(SecateurError, ValueError):
+    """A pruner, evaluator or schedule was given what it cannot work with; the model is as it was."""
+
+
+class ParameterNameError(MaskError, AttributeError):
+    """The module has no parameter of that name; nothing has been changed."""
+
+
+class DimensionError(MaskError, IndexError):
+    """The parameter has no such dimension; nothing has been changed."""
+
+
+class ConfigError(SecateurError, ValueError):
+    """A config list with mistakes; ``problems`` has every one of them, a line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} mistakes" if len(self.problems) != 1 else "a mistake"
+        super().__init__("\n".join([f"the config list has {count}:", *self.problems]))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
 class SurgeryError(SecateurError, RuntimeError):
     """The plan cannot be carried out on this model; nothing has been changed."""
 
@@ -70,5 +105,23 @@ class PersistenceError(SecateurError, ValueError):
     """A model that cannot be saved, or a file that is no saved model, or one of another model."""
 
 
+class RecoveryError(SecateurError, ValueError):
+    """A recovery has no data, or no original to imitate; the model is as it was."""
+
+
+class DependencyError(SecateurError, ImportError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+
 class OptimizerError(SecateurError, ValueError):
     """An optimizer that does not fit the cut, or whose state cannot follow; it is unchanged."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: which known one may have been meant, if any.
+
+    >>> nearest("conv1.weigth", ["conv1.weight", "conv1.bias"])
+    "; did you mean 'conv1.weight'?"
+    """
+    close = get_close_matches(str(name), [other for other in known if other], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from ._cutting import cut
-from ._errors import LabelError
-from ._snapshot import LeafModules, Settings, Snapshot
-from .axes import Group, Label, Pin, reach
+from ._errors import LabelError, RecoveryError
+from ._snapshot import LeafModules, Settings, Snapshot, parameter_names
+from .axes import Group, Keep, Label, Pin, reach
 from .calibration import Compensate, Compensated, compensated, compensation_for, create_biases
-from .capture import unwrap
+from .capture import owned_tensors, unwrap
+from .recovery import Recorded, Recovery, RecoveryReport, recover
 from .report import PruneReport, Table, explain_structure
 from .surgery import masked_model, removed_positions
+
+
+class Origin(NamedTuple):
+    """Where a small model comes from. The original is not kept alive for it."""
+
+    name: str
+    snapshot: weakref.ref[Snapshot]
+    keep: Keep
 
 
 class PruningIR:
@@ -70,6 +80,7 @@ class PruningIR:
         )
         self._snapshots: dict[str, Snapshot] = {}
         self._cut = False
+        self._origin: Origin | None = None
         self.report: PruneReport | None = None
 
     @property
@@ -177,6 +188,7 @@ class PruningIR:
         output: str | None = None,
         compensate: Compensate | str | None = None,
         calibration: Iterable[Any] | None = None,
+        recover: Recovery | Iterable[Any] | None = None,
     ) -> PruningIR:
         """Take labels off and return the IR of the smaller model, with a ``report``.
 
@@ -194,11 +206,15 @@ class PruningIR:
                 their weights too; see :class:`secateur.calibration.Compensate`. The reference of
                 verification is compensated alike.
             calibration: samples to compensate by, as for criteria; by default the snapshot's inputs.
+            recover: calibration samples, or a :class:`Recovery`: after verification the layers that
+                read what was cut are solved for anew, as by :meth:`recover`. With ``inplace=True`` a
+                copy is recovered first, so a failure leaves the model as it was.
 
         Raises:
             LabelError: for labels that do not fit this model.
             SurgeryError: if the model's code cannot follow; nothing has been changed.
             VerificationError: if only exact groups were cut and outputs differ; nothing has changed.
+            RecoveryError: if there is nothing to recover by; nothing has been changed.
         """
         snapshot = self.snapshot(name)
         output = _known_output(output or self._settings.output)
@@ -207,6 +223,8 @@ class PruningIR:
         labels = list(labels)
         if skip_label_checking:
             labels = [Label(label.group, label.index) for label in labels]
+        if recover is not None and inplace:
+            return self._prune_and_recover_inplace(name, labels, verify, compensate, calibration, recover)
         change = compensation_for(snapshot, labels, compensate, calibration) if compensate else Compensated()
         with compensated(self._model, change, inplace=inplace):
             model, report = cut(
@@ -224,16 +242,95 @@ class PruningIR:
             leaf_modules=self._settings.leaf_modules if inplace else _portable(self._settings.leaf_modules),
             soft_tracing=self._settings.soft_tracing,
             attention=self._settings.attention,
+            ignore=_by_name(self._model, self._settings.ignore),
         )
         for other in self._snapshots.values():
             small.create_snapshot(other.name, other.args, other.kwargs)
+        small.report = report
         if inplace:
             self._cut = True
-        small.report = report
+        else:
+            small._origin = Origin(name, weakref.ref(snapshot), report.plan.keep)
+        if recover is not None:
+            small.recover(recover)
         return small
+
+    def recover(self, how: Recovery | Iterable[Any]) -> RecoveryReport:
+        """Get back, without training, what the cut that led to this model has cost. In place.
+
+        Every layer that reads a cut axis is solved for in closed form: the weights that reproduce
+        best, from what the small model feeds it, what the original's layer put out. No labels and no
+        gradients are needed, and about as much time as two passes over the samples. The result is also
+        in ``report.recovery``. See ``docs/recovery.md``.
+
+        Args:
+            how: calibration samples as a data loader gives them, or a :class:`Recovery` with settings.
+
+        Raises:
+            RecoveryError: if there is no sample, or if the original is not there any more (cut in place,
+                or its PruningIR deleted): then use ``prune(..., recover=...)``.
+
+        Example:
+            >>> import torch, secateur
+            >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+            >>> ir = secateur.PruningIR(model)
+            >>> _ = ir.create_snapshot("main", args=(torch.ones(1, 4),))
+            >>> small = ir.prune(labels=secateur.UniformLabelSelector(0.5).select(ir))
+            >>> report = small.recover(torch.randn(10, 64, 4))
+            >>> report.stages[0].layer, report.after < report.before
+            ('2', True)
+        """
+        how = how if isinstance(how, Recovery) else Recovery(how)
+        snapshot = None if self._origin is None else self._origin.snapshot()
+        if self._origin is None or snapshot is None:
+            raise RecoveryError(
+                "there is no original to recover from: it was cut in place, or its PruningIR is gone. "
+                "Recover as part of the cut: ir.prune(labels=..., recover=loader)"
+            )
+        with torch.inference_mode(False):
+            own = self.snapshot(self._origin.name)
+            report = recover(_recorded(snapshot), _recorded(own), self._origin.keep, how)
+        if self.report is not None:
+            self.report.recovery = report
+        return report
+
+    def _prune_and_recover_inplace(
+        self,
+        name: str,
+        labels: list[Label],
+        verify: bool,
+        compensate: Compensate | str | None,
+        calibration: Iterable[Any] | None,
+        how: Recovery | Iterable[Any],
+    ) -> PruningIR:
+        """Cut and recover a copy, then the model itself, which takes over the copy's values."""
+        calibration = None if calibration is None else list(calibration)
+        copy = self.prune(
+            name, labels=labels, verify=verify, compensate=compensate, calibration=calibration, recover=how
+        )
+        small = self.prune(
+            name, labels=labels, inplace=True, verify=False, compensate=compensate, calibration=calibration
+        )
+        recovered = {path: tensor for _, path, tensor in owned_tensors(copy.model)}
+        for _, path, tensor in owned_tensors(small.model):
+            tensor.detach().copy_(recovered[path].detach())
+        assert copy.report is not None
+        assert small.report is not None
+        small.report.recovery = copy.report.recovery
+        small.report.verification = copy.report.verification
+        return small
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_origin": None}  # the original is not part of the small model
 
     def __repr__(self) -> str:
         return f"PruningIR({type(self._model).__name__}, snapshots={list(self._snapshots)})"
+
+
+def _recorded(snapshot: Snapshot) -> Recorded:
+    """What recovery wants to know of a snapshot."""
+    detail = snapshot.settings.detail(snapshot.model)
+    return Recorded(snapshot.model, snapshot.analysis, detail, (snapshot.args, snapshot.kwargs))
 
 
 def _members(group: Group) -> str:
@@ -245,6 +342,12 @@ def _known_output(output: str) -> str:
     if output not in ("module", "graph"):
         raise LabelError(f"output is 'module' or 'graph', got {output!r}")
     return output
+
+
+def _by_name(model: nn.Module, ignored: Iterable[str | nn.Module | nn.Parameter]) -> Iterator[str]:
+    # Modules and parameters of the original mean nothing to the small model; their names do.
+    for what in ignored:
+        yield from [what] if isinstance(what, str) else parameter_names(model, what)
 
 
 def _portable(leaves: Iterable[Any]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from .axes import Analysis, Dim, Label, Structure, analyse, build_structure, has
 from .capture import Detail, Graph, record, without_gc
 from .cost import mac_savings
 from .criteria import magnitude_scores
-from .surgery import Followed, Following, follow, unfoldable
+from .surgery import Averages, Followed, Following, Waiting, follow, unfoldable
 from .verification import Recorded
 
 LeafModules = Iterable[str | type | nn.Module]
@@ -34,7 +34,8 @@ class Settings:
 
     def detail(self, model: nn.Module) -> Detail:
         """What to record whole of ``model``, also where a copy of it is what runs."""
-        paths = {path for path, module in model.named_modules() if self._is_leaf(path, module)}
+        modules = model.named_modules() if self.leaf_modules else ()
+        paths = {path for path, module in modules if self._is_leaf(path, module)}
         return Detail(has_rule, lambda path, module: path in paths)
 
     def _is_leaf(self, path: str, module: nn.Module) -> bool:
@@ -83,7 +84,9 @@ class Snapshot:
         Raises:
             CaptureError: with ``soft_tracing=False``, if there is an operator without a rule.
         """
-        analysis = analyse(self.graph)
+        graph = self.graph
+        with without_gc():
+            analysis = analyse(graph)
         if analysis.opaque and not self.settings.soft_tracing:
             lines = [
                 f"  {self.graph.nodes[index]}: {why} ({self.graph.nodes[index].site})"
@@ -99,10 +102,10 @@ class Snapshot:
     @cached_property
     def structure(self) -> Structure:
         """Groups and pins, after everything that the user and the model's code rule out."""
-        with without_gc():
-            return self._find_structure()
+        with without_gc(), Waiting(f"recording {type(self.model).__name__}") as waiting:
+            return self._find_structure(waiting)
 
-    def _find_structure(self) -> Structure:
+    def _find_structure(self, waiting: Waiting) -> Structure:
         analysis = self.analysis  # recorded and analysed by now: not counted twice
         start = time.perf_counter()
         structure = build_structure(analysis)
@@ -110,13 +113,16 @@ class Snapshot:
         if pins:
             structure = build_structure(analysis, pins)
         code = Followed(structure, self.model, self.args, self.kwargs, self.settings.detail(self.model))
+        code.tell = waiting.tell
         # A rewritten graph can follow everything: there the code has no say.
         following = follow(code) if self.settings.output == "module" else Following()
         self.__dict__["following"] = following
         if following.blocked or following.relations:
             pins += [(axis, reason, None) for axis, reason in following.blocked]
             structure = code.structure = build_structure(analysis, pins, following.relations)
-        state_exactness(structure, unfoldable(code))
+        averages = self.__dict__["averages"] = Averages(analysis, (group.axis for group in structure.groups))
+        state_exactness(structure, unfoldable(code), averages.made_up)
+        code.tell = None
         self.__dict__["code"] = code
         self.seconds["analysis"] = self.analysis.seconds + time.perf_counter() - start
         return structure
@@ -126,6 +132,12 @@ class Snapshot:
         """How the model's code follows a cut."""
         _ = self.structure
         return self.__dict__["following"]
+
+    @cached_property
+    def averages(self) -> Averages:
+        """Which parameters make up for averages over axes that are cut."""
+        _ = self.structure
+        return self.__dict__["averages"]
 
     @cached_property
     def code(self) -> Followed:

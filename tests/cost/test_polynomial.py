@@ -1,15 +1,27 @@
 """Computed cost against what is counted on models that were really cut."""
 
 import random
+import time
+import timeit
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur import LabelError, PruningIR
-from secateur.cost import count_macs, count_parameters, mac_cost, mac_savings, parameter_cost, settled_widths
+from secateur import GlobalScoreLabelSelector, LabelError, PruningIR
+from secateur.cost import (
+    Macs,
+    count_macs,
+    count_parameters,
+    mac_cost,
+    mac_savings,
+    parameter_cost,
+    settled_widths,
+)
+from secateur.cost._settle import Settling
 
 MODELS = {
     "resnet18": lambda: torchvision.models.resnet18(weights=None),
@@ -63,6 +75,85 @@ def test_attention_products_are_included():
         widths, model = cut_at_random(ir, seed)
         assert macs(widths) == counted_macs(model, tokens)
         assert parameter_cost(structure)(widths) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+def test_vision_transformers(library):
+    args = (torch.randn(1, 3, 32, 32),)
+    ir = PruningIR(vision_transformer(library))
+    structure = ir.create_snapshot("main", args=args).structure
+    macs, bound = mac_cost(structure), Macs().bind(ir.snapshot())
+    assert any(group.role == "heads" for group in ir.groups())
+    with sdpa_kernel(SDPBackend.MATH):  # in products, which torch's counter knows
+        assert macs.full == counted_macs(ir.model, *args)
+        for seed in range(2):
+            widths, model = cut_at_random(ir, seed)
+            assert macs(widths) == bound(widths) == counted_macs(model, *args)
+            assert parameter_cost(structure)(widths) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_modules_in_either_order(batch_first):
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.attention(x, y, y, need_weights=False)[0]
+
+    x, y = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
+    if not batch_first:
+        x, y = x.transpose(0, 1), y.transpose(0, 1)
+    structure = PruningIR(Attending()).create_snapshot("main", args=(x, y)).structure
+    projections = 2 * (5 + 7 + 7 + 5) * 12 * 12
+    assert mac_cost(structure).full == projections + 2 * 2 * 5 * 7 * 12
+
+
+def vision_transformer(library: str) -> nn.Module:
+    if library == "timm":
+        timm = pytest.importorskip("timm")
+        shape = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+        return timm.models.vision_transformer.VisionTransformer(32, 8, **shape)
+    if library == "torchvision":
+        return torchvision.models.VisionTransformer(32, 8, 2, 3, 24, 40, num_classes=5)
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=8,
+    )
+    return transformers.ViTForImageClassification(config)
+
+
+def test_a_cost_is_looked_up_in_microseconds():
+    ir = PruningIR(torchvision.models.resnet50(weights=None))
+    cost = Macs().bind(ir.create_snapshot("main", args=(torch.zeros(1, 3, 64, 64),)))
+    widths = {group.name: group.size // 2 for group in ir.groups()}
+    seconds = min(timeit.repeat(lambda: cost(widths), number=20, repeat=10, timer=time.process_time)) / 20
+    assert seconds < 1e-4  # about ten microseconds
+
+
+def test_a_width_that_would_be_squeezed_away_is_not_offered():
+    class Squeezing(nn.Module):
+        """Drops all dimensions of size 1: a single channel would be dropped with them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.squeeze(self.body(x).mean((2, 3), keepdim=True)))
+
+    ir = PruningIR(Squeezing())
+    structure = ir.create_snapshot("main", args=(torch.randn(2, 3, 6, 6),)).structure
+    assert settled_widths(structure, {"body": 1}) == Settling(structure)({"body": 1}) == {"body": 2}
+    labels = GlobalScoreLabelSelector(7).select(ir)
+    assert len(labels) == 6
+    assert not ir.prune(labels=labels).report.zeroed
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from secateur import MeasurementError, PruningIR, UniformLabelSelector, measure_latency
 from secateur.cost import LatencyTable
+from simulated import Spending, Stopwatch
 
 
 class Ticks:
@@ -81,9 +83,48 @@ def test_operators_are_measured_once_for_equal_shapes():
 
 
 def test_the_whole_models_time_corrects_the_sum():
-    table = LatencyTable(runs=3, clock=Ticks())
-    predict = table.bind(mlp().snapshot())
+    table, ir = LatencyTable(runs=3, clock=Ticks()), mlp()
+    predict = table.bind(ir.snapshot())
     assert predict({}) == predict.full == 1.0  # four operators of a second each, and a model of one
+    assert table.bind(ir.snapshot()) is predict, "measured once"
+
+
+def test_a_busier_machine_is_not_held_against_the_model():
+    watch = Stopwatch(slowing=0.01)
+    whole, half = Spending(watch, 1.0), Spending(watch, 0.5)
+    table = LatencyTable((torch.ones(1),), runs=20, clock=watch)
+    before = table(whole)
+    share = table.share(half, whole)
+    assert share == pytest.approx(0.5, rel=0.01)
+    assert table(half) > 0.55 * before  # what the clock says is another matter
+
+
+def test_measured_is_on_the_scale_of_the_whole_model():
+    ir = mlp()
+    table = LatencyTable(runs=2, clock=Ticks())
+    assert table.bind(ir.snapshot()).measure(nn.Linear(16, 8)) == 1.0
+
+
+def test_runs_go_on_until_they_are_precise_or_time_is_up():
+    draw = random.Random(0)
+    watch = Stopwatch()
+    model = Spending(watch, lambda: 1 + 0.1 * draw.random())
+
+    def runs(**settings):
+        return measure_latency(model, (torch.ones(1),), runs=5, clock=watch, **settings).runs
+
+    assert runs() == 5
+    rough, fine = runs(precision=0.02), runs(precision=0.002)
+    assert rough < fine < 2000
+    assert runs(precision=1e-9, seconds=0.0) == 5
+
+
+def test_a_table_measures_each_model_at_its_own_inputs():
+    table = LatencyTable(runs=2, clock=Ticks())
+    table.bind(mlp().snapshot())
+    other = PruningIR(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    other.create_snapshot("main", args=(torch.ones(5, 3),))
+    assert table.bind(other.snapshot()).full == 1.0  # measured at its own inputs: 16 wide ones would fail
 
 
 @pytest.mark.parametrize(
@@ -93,20 +134,36 @@ def test_grids_end_at_the_full_size(size, grid):
     assert LatencyTable(levels=4, multiple=8).grid(size) == grid
 
 
+def test_operators_of_one_axis_are_measured_at_every_step():
+    assert LatencyTable(levels=2, multiple=8).grid(36, fine=True) == [8, 16, 24, 32, 36]
+    ir = PruningIR(nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 4, 1)))
+    ir.create_snapshot("main", args=(torch.ones(1, 3, 4, 4),))
+    table = LatencyTable(runs=2, levels=2, multiple=8, clock=Ticks())
+    predict = table.bind(ir.snapshot())
+    predict({"0": 24})
+    slow = LatencyTable(runs=2, levels=2, multiple=8, clock=Ticks())
+    slow.seconds = {key: 100.0 for key in table.seconds if "float32[24x1x3x3]" in key}
+    assert len(slow.seconds) == 1
+    assert slow.bind(ir.snapshot())({"0": 24}) > 10 * predict({"0": 24})
+
+
 def test_between_the_points_of_the_grid_time_is_interpolated():
-    table = LatencyTable(runs=2, levels=2, multiple=8)
+    table = LatencyTable(runs=2, multiple=8)
     ir = PruningIR(nn.Sequential(nn.Linear(16, 64), nn.Linear(64, 8)))
     ir.create_snapshot("main", args=(torch.ones(4, 16),))
     predict = table.bind(ir.snapshot())
-    predict({"0": 32})
+    predict({"0": 36})
+    predict({"0": 5})
+    known = LatencyTable(runs=2, multiple=8)
     for key in table.seconds:  # as if time were known: a millisecond a unit of width
-        width = 32 if "[4x32]" in key or "[32x16]" in key else 64
-        table.seconds[key] = width * 1e-3
-    predict = table.bind(ir.snapshot())
-    half, middle, full = (predict({"0": width}) for width in (32, 48, 64))
+        width = next(n for n in (8, 32, 40, 64) if f"[4x{n}]" in key or f"[{n}x16]" in key)
+        known.seconds[key] = 1e-3 * width
+    predict = known.bind(ir.snapshot())
+    half, middle, more, full = (predict({"0": width}) for width in (32, 36, 40, 64))
     assert half == pytest.approx(full / 2)
-    assert middle == pytest.approx((half + full) / 2)
-    assert predict({"0": 5}) == half  # below the grid, its first point
+    assert middle == pytest.approx((half + more) / 2)
+    assert predict({"0": 5}) == predict({"0": 8})  # below the grid, its first point
+    assert known.measured == 0
 
 
 def test_curves_are_the_same_as_single_questions():

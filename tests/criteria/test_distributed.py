@@ -1,15 +1,12 @@
 """Scores of two processes are the scores of one."""
 
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-import secateur
+from gloo import run_two
 from secateur import PruningIR
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,29 +17,8 @@ WORKER = Path(__file__).parent / "two_processes.py"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict]:
-    """What each of two processes gives; they find each other on a free port of this machine."""
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    source = str(Path(secateur.__file__).parents[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), port, str(folder)],
-            env=os.environ | {"PYTHONPATH": source},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        messages = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    assert all(process.returncode == 0 for process in processes), "\n".join(messages)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    """What each of two processes gives."""
+    return run_two(WORKER, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("case", ["shared", "wrapped", "idle"])

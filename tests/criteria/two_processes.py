@@ -1,17 +1,10 @@
-"""One of two processes that collect scores together; started by test_distributed.py.
-
-Arguments: rank, port, folder for the result.
-"""
-
-import os
-import sys
-from pathlib import Path
+"""One of two processes that collect scores together; started by test_distributed.py."""
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 import secateur
+from gloo import main
 from secateur import LossAwareCriterion, PruningIR
 
 
@@ -70,19 +63,5 @@ def unready(rank: int) -> dict:
 CASES = {"shared": shared, "wrapped": wrapped, "failing": failing, "idle": idle, "unready": unready}
 
 
-def work(rank: int, port: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        torch.save({name: case(rank) for name, case in CASES.items()}, folder / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    work(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
-    # Past the interpreter's shutdown, in which threads of gloo that are still alive can abort a process
-    # that has done its work ("terminate called without an active exception", seen on a loaded machine).
-    os._exit(0)
+    main(CASES)

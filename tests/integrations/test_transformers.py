@@ -29,7 +29,7 @@ EXPRESSIBLE = {
     "llama": ("Llama", "ForCausalLM", CAUSAL, "all", {"hidden_size": 32, "num_key_value_heads": 1,
               "num_attention_heads": 1, "intermediate_size": 48, "head_dim": 16}),
     "qwen2 without head_dim": ("Qwen2", "ForCausalLM", CAUSAL, "exact",
-              {"num_attention_heads": 1, "head_dim": 16, "hidden_size": 64}),
+              {"num_attention_heads": 1, "head_dim": 16, "hidden_size": 32}),
     "phi3 fused": ("Phi3", "ForCausalLM", CAUSAL, "all", {"hidden_size": 32, "head_dim": 16}),
     "gemma2": ("Gemma2", "ForCausalLM", CAUSAL | {"head_dim": 16}, "exact", {"intermediate_size": 48}),
     "mixtral experts": ("Mixtral", "ForCausalLM", CAUSAL | {"num_local_experts": 4}, "all",

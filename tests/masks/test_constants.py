@@ -93,6 +93,7 @@ KEEPS: dict[str, Callable[..., Any]] = {
     "gate": lambda x, net: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
     "instance_norm": lambda x, net: F.instance_norm(x),
     "amax": lambda x, net: x.amax((2, 3), keepdim=True),
+    "glu": lambda x, net: F.glu(torch.cat([x, net.norm(x)], 1), 1),
     "addcmul": lambda x, net: torch.addcmul(x, x, x, value=0.5),
 }
 
@@ -114,6 +115,12 @@ MOVES: dict[str, tuple[Callable[..., Any], int, list[int]]] = {
     "split": (lambda x, net: x.split([2, 4], 1)[1], 1, [2]),
     "select": (lambda x, net: x.transpose(0, 1)[:4].mean((1, 2, 3), keepdim=True), 0, [1]),
     "stack": (lambda x, net: torch.stack([x, x], 2).mean((3, 4)), 1, GONE),
+    "group_norm": (
+        lambda x, net: F.group_norm(torch.stack([x, net.norm(x)], 2).flatten(1, 2), 6),
+        1,
+        [2, 3, 8, 9],
+    ),
+    "group_norm of parts of groups": (lambda x, net: F.group_norm(x, 2), 1, []),
     "unsqueeze": (lambda x, net: x.unsqueeze(1).squeeze(1), 1, GONE),
     "repeat": (lambda x, net: x.repeat(1, 2, 1, 1), 1, [1, 4, 7, 10]),
     "repeat_interleave": (lambda x, net: x.repeat_interleave(2, 1), 1, [2, 3, 8, 9]),

@@ -101,3 +101,38 @@ class Counted(Block):
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
         return {"how": chooser.pick("buffer", "replaced", "cache")}
+
+
+@block("sequence")
+class Turned(Block):
+    """A tensor gets other dimensions in place: the variable goes on, what it stands for is another."""
+
+    def __init__(self, width: int, out: int, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.inner, self.outer = nn.Linear(width, out), nn.Linear(out, out)
+        self.out_width = out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        if self.how == "transpose":
+            x.transpose_(1, 2)
+            x.mul_(0.5)
+            x.swapaxes_(1, 2)
+        elif self.how == "squeeze":
+            x.unsqueeze_(1).unsqueeze_(-1)
+            x = x * 2.0
+            x.squeeze_()
+        elif self.how == "t":
+            rows = x.flatten(0, 1)
+            rows.t_()
+            x = torch.einsum("cn,dc->nd", rows, self.outer.weight).view_as(x)
+        else:
+            batch, length, _ = x.shape
+            x.resize_(batch * length, x.shape[-1])
+            x = x.unflatten(0, (batch, length))
+        return self.outer(x)
+
+    @staticmethod
+    def draw(chooser: Chooser, width: int) -> dict[str, Any]:
+        return {"out": chooser.width(), "how": chooser.pick("transpose", "squeeze", "t", "resize")}

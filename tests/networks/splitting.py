@@ -18,8 +18,9 @@ class Halves(Block):
     def __init__(self, width: int, half: int, inside: list[Spec], cut: str, join: str) -> None:
         super().__init__()
         self.half = half
-        rest = half if cut in ("chunk", "split_even") else half + 1
-        self.enter = nn.Conv2d(width, half + rest, 1)
+        rest = half if cut in EVEN else half + 1
+        self.whole = half + rest
+        self.enter = nn.Conv2d(width, self.whole, 1)
         self.body = build(inside, rest)
         self.cut, self.join = cut, join
         made = self.body.out_width
@@ -34,6 +35,10 @@ class Halves(Block):
             return torch.split(x, self.half, dim=1)
         if self.cut == "split_list":
             return x.split(self.sizes, 1)
+        if self.cut == "half_of_whole":
+            return x.split(self.whole // 2, dim=1)
+        if self.cut == "rest_of_whole":
+            return x.split([self.half, self.whole - self.half], dim=1)
         if self.cut == "narrow":
             return x.narrow(1, 0, self.half), x.narrow(1, self.half, self.sizes[1])
         if self.cut == "negative":
@@ -55,14 +60,18 @@ class Halves(Block):
 
     @staticmethod
     def draw(chooser: Chooser, width: int) -> dict[str, Any]:
-        cut = chooser.pick("chunk", "split_even", "split_list", "slice", "narrow", "negative")
+        ways = ("chunk", "split_even", "split_list", "slice", "narrow", "negative")
+        cut = chooser.pick(*ways, "half_of_whole", "rest_of_whole")
         half = chooser.width(2, 5)
         return {
             "half": half,
-            "inside": chooser.inside(half if cut in ("chunk", "split_even") else half + 1)[0],
+            "inside": chooser.inside(half if cut in EVEN else half + 1)[0],
             "cut": cut,
             "join": chooser.pick("cat", "swap", "all", "add", "gate"),
         }
+
+
+EVEN = ("chunk", "split_even", "half_of_whole")
 
 
 @block("image")

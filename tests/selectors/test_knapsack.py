@@ -1,6 +1,8 @@
 """Selection under a cost target: the optimum where all can be tried, the target where it cannot."""
 
 import itertools
+import sys
+import time
 from collections import Counter
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 from secateur import (
     BinarySearchLatencyLabelSelector,
     ChannelsConstraint,
+    DependencyError,
     GlobalScoreLabelSelector,
     KnapsackLabelSelector,
     LabelError,
@@ -19,7 +22,8 @@ from secateur import (
     TargetError,
     UniformLabelSelector,
 )
-from secateur.cost import LatencyTable, Macs, Parameters, count_macs, mac_cost
+from secateur.cost import Macs, Parameters, count_macs, mac_cost
+from secateur.selectors import choose, relaxed_bound
 
 
 def chain(*widths: int, seed: int = 0) -> PruningIR:
@@ -102,6 +106,33 @@ def test_macs_come_to_just_below_the_target(resnet, share):
     macs = count_macs(resnet.prune(labels=labels, verify=False).snapshot().analysis)
     assert 0.999 * limit <= macs <= limit
     assert selector.rounds[-1].measured == macs
+
+
+def test_a_round_on_resnet50_is_near_the_relaxation_and_takes_less_than_two_seconds(monkeypatch):
+    ir = PruningIR(torchvision.models.resnet50(weights=None))
+    ir.create_snapshot("main", args=(torch.zeros(1, 3, 32, 32),))
+    choices = []
+
+    def timed(values, costs, limit, **settings):
+        start = time.process_time()
+        choice = choose(values, costs, limit, **settings)
+        seconds = time.process_time() - start
+        choices.append((choice, relaxed_bound(values, costs, limit), seconds))
+        return choice
+
+    monkeypatch.setattr("secateur.selectors._knapsack.choose", timed)
+    knapsack(ir, 0.5)
+    assert choices
+    for choice, bound, seconds in choices:
+        assert seconds < 2
+        assert 0 <= 1 - choice.value / bound < 1e-3
+
+
+def test_without_highs_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "highspy", None)
+    with pytest.raises(DependencyError, match=r'pip install "secateur\[solver\]"'):
+        knapsack(chain(8, 64, 64, 64, 2), 0.5)
+    assert issubclass(DependencyError, ImportError)
 
 
 def test_more_score_is_kept_than_by_uniform_and_global_selection(resnet):
@@ -235,24 +266,6 @@ def test_a_users_own_function_is_called_on_pruned_copies():
 def test_functions_that_fail_are_named(function, message):
     with pytest.raises(MeasurementError, match=f"the cost function <lambda> {message}"):
         KnapsackLabelSelector(1.0, function, verbose=False).select(chain(2, 4, 1))
-
-
-def test_a_table_of_latencies_is_corrected_by_measuring():
-    ir = chain(64, 512, 512, 512, 8)
-
-    class Slower(LatencyTable):
-        """Measures twice what the operators take: what it predicts has to be corrected."""
-
-        def __call__(self, model: nn.Module) -> float:
-            return 1e-9 * parameters_of(model) ** 1.1
-
-    table = Slower((torch.ones(64, 64),), threads=1, levels=3)
-    full = table(ir.model)
-    constraint = ChannelsConstraint(step=8)
-    selector = KnapsackLabelSelector(0.4 * full, table, channels_constraint=constraint, verbose=False)
-    labels = selector.select(ir)
-    assert table(ir.prune(labels=labels).model) <= 0.4 * full * 1.01
-    assert len(selector.rounds) > 1
 
 
 # -- binary search ---------------------------------------------------------------------------------

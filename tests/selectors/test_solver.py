@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack against every combination, and against HiGHS."""
+"""The multiple-choice knapsack against every combination, and its bound against Lagrange's."""
 
 import itertools
 
@@ -54,33 +54,44 @@ def layers(seed: int, bundles: int, widths: int) -> tuple[Rows, Rows, float]:
     return values, costs, low + (high - low) * draw.uniform(0.1, 0.9)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_highs_finds_nothing_better(seed):
-    optimize = pytest.importorskip("scipy.optimize")
-    values, costs, limit = layers(seed, bundles=12, widths=20)
-    choice = choose(values, costs, limit)
-    each = np.kron(np.eye(12), np.ones(20))
-    result = optimize.milp(
-        -np.concatenate(values),
-        constraints=[
-            optimize.LinearConstraint(each, 1, 1),
-            optimize.LinearConstraint(np.concatenate(costs), -np.inf, limit),
-        ],
-        integrality=np.ones(240),
-        bounds=optimize.Bounds(0, 1),
-        options={"mip_rel_gap": 1e-9},
-    )
-    assert choice.gap == 0
-    assert choice.cost <= limit
-    assert choice.value == pytest.approx(-result.fun, rel=1e-7)
-    relaxation = optimize.linprog(
-        -np.concatenate(values),
-        A_ub=np.concatenate(costs)[None],
-        b_ub=[limit],
-        A_eq=each,
-        b_eq=np.ones(12),
-    )
-    assert relaxed_bound(values, costs, limit) == pytest.approx(-relaxation.fun, rel=1e-9)
+@given(problems())
+def test_the_relaxation_is_a_bound_that_mixtures_reach(problem):
+    values, costs, limit = problem
+    if sum(map(min, costs)) > limit:
+        return
+    bound = relaxed_bound(values, costs, limit)
+    # At any price of cost there is a bound (Lagrange); the relaxation is the lowest of them.
+    prices = np.concatenate([[0.0], slopes(values, costs)])
+    others = [
+        price * limit
+        + sum(max(np.array(v) - price * np.array(c)) for v, c in zip(values, costs, strict=True))
+        for price in prices
+    ]
+    assert bound == pytest.approx(min(others), abs=1e-6)
+
+
+def slopes(values: Rows, costs: Rows) -> list[float]:
+    """Prices at which two options of a bundle are equally good."""
+    found = []
+    for v, c in zip(values, costs, strict=True):
+        for a, b in itertools.combinations(range(len(v)), 2):
+            if c[a] != c[b] and (v[b] - v[a]) / (c[b] - c[a]) > 0:
+                found.append((v[b] - v[a]) / (c[b] - c[a]))
+    return found
+
+
+def test_a_gap_that_will_do_is_not_closed():
+    values, costs, limit = layers(3, bundles=30, widths=40)
+    rough, best = choose(values, costs, limit, gap=1e-3), choose(values, costs, limit)
+    assert rough.cost <= limit
+    assert best.gap == 0 < rough.gap <= 1e-3
+    assert rough.value <= best.value <= rough.bound
+
+
+def test_nothing_is_printed(capfd):
+    values, costs, limit = layers(4, bundles=20, widths=30)
+    choose(values, costs, limit)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_many_bundles_are_near_the_relaxation():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import secateur
 
@@ -53,6 +54,13 @@ def test_what_is_wrong(net: nn.Sequential, masks: Any, message: str) -> None:
         secateur.speedup(net, (X,), masks=masks)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not net[1]._buffers and not net[1]._forward_hooks
+
+
+def test_a_parameter_that_is_pruned_already(net: nn.Sequential) -> None:
+    prune.l1_unstructured(net[0], "weight", 3)
+    with pytest.raises(secateur.MaskError, match=r"torch.nn.utils.prune masks it already; masks=None takes"):
+        secateur.speedup(net, (X,), masks={"0": {"weight": ones(6, 4)}})
+    assert prune.is_pruned(net)
 
 
 def test_all_mistakes_are_said_at_once(net: nn.Sequential) -> None:

@@ -166,11 +166,42 @@ def test_channels_of_groups_that_are_normalised_together_stay() -> None:
     assert net.first.out_channels == 12 and report.exact
 
 
-class Joins(nn.Module):
-    """Concatenation, a squeeze-and-excitation gate, and a split."""
+def test_channels_that_are_grouped_and_normalised_as_a_whole_stay() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(3, 12), nn.LayerNorm(12)
+            self.grouped = nn.Conv1d(12, 8, 1, groups=4)
 
-    def __init__(self) -> None:
+        def forward(self, x: Tensor) -> Tensor:
+            return self.grouped(self.norm(self.first(x)).transpose(1, 2))
+
+    net = randomise(Net())
+    masks = {"norm": {"weight": torch.tensor([0, 1, 1] * 4)}}  # constants, made from statistics over all
+    report = speed_up(net, masks, torch.randn(2, 5, 3))
+    assert net.first.out_features == 12 and report.exact
+    assert "LayerNorm's mean and variance are taken over it" in str(report)
+
+
+def test_a_whole_group_of_a_group_norm_goes() -> None:
+    net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.Sigmoid(), nn.Conv2d(8, 2, 1)))
+    report = speed_up(net, {"0": rows(net[0], [2, 3, 4])}, X)
+    assert net[0].out_channels == 6 and (net[1].num_groups, net[1].num_channels) == (3, 6)
+    assert report.exact and "0 channel 4 stays" in str(report)
+
+
+def test_a_gated_linear_unit_loses_both_halves() -> None:
+    net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GLU(1), nn.Conv2d(4, 2, 1)))
+    report = speed_up(net, {"0": rows(net[0], [1], bias=True)}, X)
+    assert net[0].out_channels == 6 and net[2].in_channels == 3 and report.exact
+
+
+class Joins(nn.Module):
+    """Concatenation, a squeeze-and-excitation gate, and two halves."""
+
+    def __init__(self, literal: bool = False) -> None:
         super().__init__()
+        self.literal = literal
         self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 10, 1)
         self.down, self.up = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
         self.left, self.right = nn.Conv2d(8, 3, 1), nn.Conv2d(8, 3, 1)
@@ -178,7 +209,7 @@ class Joins(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.a(x).relu(), self.b(x).relu()], 1)
         gate = self.up(self.down(F.adaptive_avg_pool2d(x, 1)).relu()).sigmoid()
-        left, right = (x * gate).chunk(2, 1)
+        left, right = (x * gate).split(8, 1) if self.literal else (x * gate).chunk(2, 1)
         return self.left(left) * self.right(right)
 
 
@@ -198,6 +229,36 @@ def test_chunk_keeps_parts_equal_and_says_so() -> None:
     net = randomise(Joins())
     report = speed_up(net, {"a": rows(net.a, [0, 1], bias=True)}, X)
     assert net.a.out_channels == 6 and "the model's code wants parts of equal size" in str(report)
+
+
+def test_split_by_sizes_that_are_computed() -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(5, 3, 1), nn.Conv2d(3, 3, 1)
+            self.widths = (5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = torch.split(self.conv(x).relu(), self.widths, 1)
+            return self.left(left) + self.right(right)
+
+    net = randomise(Split())
+    report = speed_up(net, {"conv": rows(net.conv, [0, 2, 7])}, X)
+    assert (net.left.in_channels, net.right.in_channels) == net.widths == (3, 2) and report.exact
+
+
+def test_split_by_a_size_in_the_code_stays_and_says_so() -> None:
+    net = randomise(Joins(literal=True))
+    report = speed_up(net, {"b": rows(net.b, [8, 9], bias=True), "a": rows(net.a, [0, 1], bias=True)}, X)
+    assert net.left.in_channels == 8 and "b channels 8, 9 stay: " in str(report)
+
+
+def test_one_output_channel_is_not_depthwise() -> None:
+    net = randomise(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3), nn.ReLU(), nn.Conv2d(1, 4, 1))
+    )
+    report = speed_up(net, {"0": rows(net[0], [1, 2])}, X)
+    assert net[2].weight.shape == (1, 6, 3, 3) and net[2].groups == 1 and report.exact
 
 
 class Transposed(nn.Module):

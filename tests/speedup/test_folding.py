@@ -34,6 +34,12 @@ def test_constant_of_batchnorm_goes_into_a_bias_that_was_not_there() -> None:
     report = speed_up(net, {"conv1": rows(net.conv1, [0, 5, 6])}, X)
     assert net.conv1.out_channels == net.bn1.num_features == net.conv2.in_channels == 5
     assert net.conv2.bias is not None and net.conv2.bias.shape == (6,)
+    assert [change.path for change in report.modules] == ["conv1", "bn1", "conv2"]
+    assert report.modules[1].before.startswith("BatchNorm2d(8, ")
+    assert report.modules[1].after.startswith("BatchNorm2d(5, ")
+    for part in ("parameters", "MACs", "bn1", "sparsity asked 37.5%", "constants folded: 3, biases changed",
+                 "of these new: 1", "verification: equal: relative error"):  # fmt: skip
+        assert part in str(report), part
     assert [(f.bias, f.created, f.constants, f.exact) for f in report.folded] == [
         ("conv2.bias", True, 3, True)
     ]
@@ -123,6 +129,15 @@ def test_masks_on_batchnorm_count() -> None:
     net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3)))
     report = speed_up(net, {"1": {"weight": mask}}, X)  # the shift stays, as a constant
     assert net[0].out_channels == 5 and report.exact
+
+
+def test_a_mask_on_the_bias_of_batchnorm_alone_hides_it_and_nothing_else() -> None:
+    net = randomise(ConvBnRelu())
+    mask = torch.ones(8)
+    mask[2:5] = 0
+    report = speed_up(net, {"bn1": {"bias": mask}}, X)
+    assert net.conv1.out_channels == 8 and bool((net.bn1.bias[2:5] == 0).all())
+    assert "bn1 channels 2, 3, 4 stay" in str(report)
 
 
 def test_a_shared_layer_that_gets_different_constants_keeps_them() -> None:

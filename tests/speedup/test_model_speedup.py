@@ -48,6 +48,37 @@ def test_the_tutorial() -> None:
     assert error(reference, model, x) < 1e-6
 
 
+def test_the_tutorial_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    # The lines of NNI's tutorial, in their order; only the import is another.
+    device = torch.device("cpu")
+    model = TorchModel().to(device)
+    conv1_mask = torch.ones_like(model.conv1.weight.data)
+    conv1_mask[0:3] = 0
+    masks = {"conv1": {"weight": conv1_mask}}
+    print(model)
+    model(torch.rand(128, 1, 28, 28).to(device))
+    from secateur.compression.speedup import ModelSpeedup
+
+    ModelSpeedup(model, torch.rand(10, 1, 28, 28).to(device), masks).speedup_model()
+    print(model)
+    model(torch.rand(128, 1, 28, 28).to(device))
+    before, after = capsys.readouterr().out.split("TorchModel(")[1:]
+    changed = [
+        pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]
+    ]
+    convolution = "Conv2d({}, {}, kernel_size=(5, 5), stride=(1, 1))"
+    assert [(one.strip(), other.strip()) for one, other in changed] == [
+        ("(conv1): " + convolution.format(1, 6), "(conv1): " + convolution.format(1, 3)),
+        ("(conv2): " + convolution.format(6, 16), "(conv2): " + convolution.format(3, 16)),
+    ]
+
+
+def test_one_class_under_all_names() -> None:
+    from secateur import compression, speedups
+
+    assert secateur.ModelSpeedup is speedups.ModelSpeedup is compression.speedup.ModelSpeedup
+
+
 @pytest.mark.parametrize(
     "call",
     [

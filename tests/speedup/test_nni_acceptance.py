@@ -56,15 +56,21 @@ def test_channel_dependency_of_concatenations() -> None:
     class Net(nn.Module):
         def __init__(self, dim: int) -> None:
             super().__init__()
-            self.conv1, self.conv2 = nn.Conv2d(1, 16, 3), nn.Conv2d(1, 16 if dim == 0 else 32, 3)
-            self.head = nn.Conv2d(16 if dim == 0 else 48, 2, 1)
+            wide = 16 if dim == 0 else 32
+            self.conv1, self.conv2 = nn.Conv2d(1, 16, 3), nn.Conv2d(1, wide, 3)
+            self.conv3, self.conv4 = nn.Conv2d(1, 16, 3), nn.Conv2d(1, wide, 3)
+            self.head, self.other = nn.Conv2d(16 if dim == 0 else 48, 2, 1), nn.Conv2d(48, 2, 1)
             self.dim = dim
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.cat([self.conv1(x), self.conv2(x)], self.dim))
+        def forward(self, x: Tensor) -> Any:
+            first = torch.cat([self.conv1(x), self.conv2(x)], self.dim)
+            second = torch.cat([self.conv3(x), self.conv4(x)], self.dim)
+            if self.dim == 0:  # two batches of the same channels, added: all four are the same
+                return self.head(first + second)
+            return self.head(first), self.other(second)
 
     x = torch.randn(2, 1, 8, 8)
-    assert channel_groups(Net(0), x) == {frozenset({"conv1", "conv2"})}
+    assert channel_groups(Net(0), x) == {frozenset({"conv1", "conv2", "conv3", "conv4"})}
     assert channel_groups(Net(1), x) == set()
 
 
@@ -104,37 +110,50 @@ def _mobilenet() -> set[frozenset[str]]:
         ("resnet34", _stages((3, 4, 6, 3), "conv2")),
         ("wide_resnet50_2", _stages((3, 4, 6, 3), "conv3")),
         ("mobilenet_v2", _mobilenet()),
-        *((name, set()) for name in ("alexnet", "vgg11", "vgg11_bn", "squeezenet1_1")),
-        pytest.param("vgg13", set(), marks=pytest.mark.slow),
-        pytest.param("vgg19", set(), marks=pytest.mark.slow),
+        *(
+            (n, set())
+            for n in ("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg19", "squeezenet1_1", "googlenet")
+        ),
     ],
 )
 def test_channel_groups_of_torchvision(name: str, wanted: set[frozenset[str]]) -> None:
+    assert channel_groups(*without_weights(name)) == wanted
+
+
+def without_weights(name: str) -> tuple[nn.Module, Tensor]:
+    """A model on the meta device, with an input."""
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
     with torch.device("meta"):
-        model, x = torchvision_model(name), torch.randn(1, 3, 64, 64)
-    assert channel_groups(model, x) == wanted
+        return torchvision_model(name, **options).eval(), torch.randn(1, 3, 64, 64)
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v2", pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
-)
+    "name",
+    ["resnet18", "mobilenet_v2", "squeezenet1_1", *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("resnet34", "wide_resnet50_2", "alexnet", "vgg11", "vgg11_bn", "vgg13", "googlenet")
+    )],
+)  # fmt: skip
 def test_masks_of_a_group_agree_after_inference(name: str) -> None:
-    model = randomise(torchvision_model(name))
-    x = torch.randn(1, 3, 64, 64)
+    model, x = without_weights(name)
     draw = random.Random(0)
     convs = layers_of(model, nn.Conv2d)
-    masks = {n: l1_rows(m, draw.uniform(0.01, 0.99)) for n, m in convs.items()}
-    groups = channel_groups(model, x)
+    masks = {n: random_rows(m, draw.uniform(0.01, 0.99)) for n, m in convs.items()}
     speedup = ModelSpeedup(model, x, masks)
     speedup.infer_modules_masks()
-    removed = speedup.inferred_masks
-    for group in groups:
-        kept = {
-            tuple((removed[name]["weight"] * masks[name]["weight"]).flatten(1).any(1).tolist())
-            for name in group
-        }
-        shared = {tuple(_removed_rows(speedup, name)) for name in group}
-        assert len(shared) == 1, (group, kept)
+    for group in channel_groups(model, x):
+        assert len({tuple(_removed_rows(speedup, name)) for name in group}) == 1, group
+    speedup.replace_compressed_modules()
+    for group in channel_groups(model, x):
+        assert len({model.get_submodule(name).out_channels for name in group}) == 1, group
+
+
+def random_rows(module: Any, ratio: float) -> dict[str, Tensor]:
+    """Masks of so many output channels, whichever they are; the module may be without values."""
+    keep = torch.ones(module.out_channels, device="cpu")
+    keep[torch.randperm(module.out_channels)[: int(module.out_channels * ratio)]] = 0
+    masks = {"weight": keep.reshape(-1, *[1] * (module.weight.dim() - 1)).expand(module.weight.shape)}
+    return masks if module.bias is None else masks | {"bias": keep}
 
 
 def _removed_rows(speedup: ModelSpeedup, name: str) -> list[bool]:
@@ -381,11 +400,11 @@ def test_auto_conv() -> None:
     model = randomise(AutoConv())
     masks = {n: l1_rows(m, 0.5) for n, m in layers_of(model, nn.Conv2d).items()}
     x = torch.randn(5, 3, 16, 16)
-    before = sum(p.numel() for p in model.parameters())
     reference = masked_copy(model, masks)
     report = secateur.speedup(model, (x,), masks=masks, on_inexact="keep")
     assert model(x).shape == (5, 5) and error(reference, model, x) < 1e-5
-    assert sum(p.numel() for p in model.parameters()) < before and 0.45 <= report.asked <= 0.55
+    # NNI's bounds. What conv2 makes of its masked channels is a constant in the output: it stays.
+    assert 0.45 <= report.asked <= 0.55 and 0.45 <= report.realised <= 0.75
 
 
 def test_speedup_init_mask() -> None:
@@ -426,15 +445,15 @@ def test_speedup_softmax(module: bool) -> None:
 TORCHVISION = [
     "squeezenet1_0", "mnasnet0_5",
     *(pytest.param(n, marks=pytest.mark.slow) for n in (
-        "alexnet", "densenet121", "efficientnet_b0", "mobilenet_v2", "resnext50_32x4d", "vgg11",
-        "wide_resnet50_2", "shufflenet_v2_x0_5",
+        "alexnet", "densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v2", "resnet18",
+        "resnext50_32x4d", "vgg11", "wide_resnet50_2", "shufflenet_v2_x0_5",
     )),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_speedup_torchvision(name: str) -> None:
-    model = randomise(torchvision_model(name))
+    model = randomise(torchvision_model(name, **({"init_weights": True} if name == "inception_v3" else {})))
     heads = {"squeezenet1_0": ["classifier.1"]}.get(name, [])
     masks = {n: l1_rows(m, 0.5) for n, m in layers_of(model, nn.Conv2d).items() if n not in heads}
     x = torch.randn(1, 3, 128, 128)
@@ -444,3 +463,59 @@ def test_speedup_torchvision(name: str) -> None:
         y = model(x)
     assert y.shape == (1, 1000) and bool(y.isfinite().all())
     assert error(reference, model, x) < 1e-4 and (report.realised > 0.02 or name == "alexnet")
+
+
+# Millions of parameters after NNI's own speed-up with its own groups, as its 3.0 was measured.
+OF_NNI = {"alexnet": 40.38, "densenet121": 2.27, "efficientnet_b0": 1.70, "mobilenet_v2": 1.22,
+          "resnet18": 3.06, "squeezenet1_1": 0.44, "vgg11": 74.57, "mnasnet1_0": 1.47}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [
+    "mobilenet_v2", "resnet18",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in OF_NNI if n not in ("mobilenet_v2", "resnet18")),
+])  # fmt: skip
+def test_masks_of_whole_groups_come_out_as_small_as_with_nni(name: str) -> None:
+    model = randomise(torchvision_model(name))
+    x = torch.randn(1, 3, 128, 128)
+    masks = group_masks(model, x, 0.5)
+    reference = masked_copy(model, masks)
+    report = secateur.speedup(model, (x,), masks=masks, on_inexact="keep")
+    assert report.parameters[1] / 1e6 == pytest.approx(OF_NNI[name], rel=0.05)
+    assert error(reference, model, x) < 1e-4
+
+
+def group_masks(model: nn.Module, x: Tensor, ratio: float) -> dict[str, dict[str, Tensor]]:
+    """The first channels of every group of coupled convolutions, depthwise ones included."""
+    snapshot = secateur.PruningIR(model).create_snapshot("main", (x,))
+    dims = {
+        name: snapshot.analysis.dims_of(v.id)[0] for v in snapshot.graph.values if v.shape for name in v.names
+    }
+    offered = {group.axis for group in snapshot.structure.groups}
+    masks = {}
+    for path, module in layers_of(model, nn.Conv2d).items():
+        axes = set(snapshot.analysis.algebra.leaves(dims[f"{path}.weight"]))
+        if axes <= offered:
+            keep = torch.ones(module.out_channels)
+            keep[: int(module.out_channels * ratio)] = 0
+            masks[path] = {"weight": keep[:, None, None, None].expand_as(module.weight)}
+            masks[path] |= {} if module.bias is None else {"bias": keep}
+    return masks
+
+
+class Unpacked(nn.Module):
+    """A module that NNI's tracer was told to keep whole."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * torch.tensor(2.0)
+
+
+def test_leaf_modules_are_kept_whole() -> None:
+    model = randomise(
+        nn.Sequential(nn.Conv2d(3, 8, 1), Unpacked(), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    )
+    masks = {"0": l1_rows(model[0], 0.5), "2": l1_rows(model[2], 0.5)}
+    x = torch.randn(2, 3, 6, 6)
+    reference = masked_copy(model, masks)
+    secateur.speedup(model, (x,), masks=masks, leaf_modules=[Unpacked])
+    assert model[0].out_channels == 8 and model[2].out_channels == 2  # nothing is known of a leaf
+    assert error(reference, model, x) < 1e-5

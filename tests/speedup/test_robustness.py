@@ -91,6 +91,30 @@ def test_a_module_used_three_times() -> None:
     assert model.first.out_channels == model.again.out_channels == model.again.in_channels == 6
 
 
+@pytest.mark.parametrize("on_inexact", ["fold", "keep"])
+def test_again_and_again(on_inexact: Any) -> None:
+    model = randomise(
+        nn.Sequential(
+            nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12), nn.Sigmoid(),
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.ReLU(), nn.Conv2d(12, 2, 1, bias=False),
+        )
+    )  # fmt: skip
+    original, masks = model, None
+    for step in range(3):
+        masks = {"0": rows(model[0], [0, 1]), "3": rows(model[3], [step])}
+        reference = masked_copy(model, masks)
+        report = secateur.speedup(model, (X,), masks=masks, on_inexact=on_inexact)
+        assert error(reference, model, X) == pytest.approx(report.error, rel=0.1, abs=1e-6)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        secateur.speedup(model, (X,), masks={}, on_inexact=on_inexact)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model is original and model[0].out_channels < 12 and model[3].out_channels == 9
+    loss = model.train()(X).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_tied_parameters_stay_tied() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -97,6 +97,8 @@ def test_multihead_attention_loses_a_masked_head(options: dict[str, bool]) -> No
         assert net.attention.num_heads == 4
     else:
         assert net.attention.num_heads == 3 and net.attention.out_proj.weight.shape == (16, 12)
+        (change,) = [change for change in report.modules if change.path == "attention"]
+        assert "in_proj_weight (48, 16)" in change.before and "in_proj_weight (36, 16)" in change.after
     assert report.exact
 
 

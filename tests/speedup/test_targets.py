@@ -190,6 +190,74 @@ def test_masks_on_activations(module: str, target: str, mask: Tensor) -> None:
     assert not small.relu._buffers and not small.relu._forward_hooks
 
 
+class Named(nn.Module):
+    """Hands out a dict, takes a keyword, hands out a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made, self.taken, self.listed = self.Made(), self.Taken(), self.Listed()
+        self.head = nn.Linear(6, 3)
+
+    class Made(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"sum": x.sum(-1, keepdim=True), "hidden": self.layer(x).tanh()}
+
+    class Taken(nn.Module):
+        def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+            return x * scale.sigmoid()
+
+    class Listed(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [x.new_ones(1), x * 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.made(x)
+        x = self.taken(made["hidden"], scale=made["sum"])
+        return self.head(self.listed(x.relu())[1])
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [("made", "_output_hidden"), ("made", "_output_1"), ("taken", "_input_x"), ("taken", "_input_0"),
+     ("listed", "_output_1"), ("listed", "_input_x"), ("head", "_input_input")],
+)  # fmt: skip
+def test_activations_by_name_and_position(module: str, target: str) -> None:
+    net = randomise(Named())
+    gone = [1, 4]
+    reference = masked_copy(net, {"head": columns(net.head, gone)})  # nothing else reads them
+    mask = torch.ones(1, 6)
+    mask[:, gone] = 0
+    report = secateur.speedup(net, (X,), masks={module: {target: mask}})
+    assert net.made.layer.out_features == net.head.in_features == 4
+    assert report.exact and error(reference, net, X) < 1e-6
+
+
+def test_a_keyword_that_is_masked_by_name() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+            return x * scale
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.head = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(6, 3)
+            self.scaled = Scaled()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(input=self.scaled(self.left(input=x), scale=self.right(x).tanh()))
+
+    net = randomise(Net())
+    reference = masked_copy(net, {"head": columns(net.head, [0, 5])})
+    mask = torch.tensor([[0, 1, 1, 1, 1, 0]])
+    secateur.speedup(net, (X,), masks={"scaled": {"_input_scale": mask}})
+    assert net.left.out_features == net.right.out_features == net.head.in_features == 4
+    assert error(reference, net, X) < 1e-6
+
+
 def test_mask_of_ones_on_activations_of_any_size() -> None:
     net = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)))
     masks = {"1": {"_input_input": torch.ones(8, 20, 24, 24), "_output_0": torch.ones(8, 20, 24, 24)}}

@@ -10,6 +10,7 @@ from ._algebra import Leaf as Leaf
 from ._algebra import Product as Product
 from ._algebra import concat as concat
 from ._algebra import leaf as leaf
+from ._algebra import leaves_of as leaves_of
 from ._algebra import product as product
 from ._analysis import STATE as STATE
 from ._analysis import Analysis as Analysis
@@ -30,10 +31,12 @@ from ._keep import add_by_label as add_by_label
 from ._keep import kept as kept
 from ._keep import kept_size as kept_size
 from ._keep import labels_at as labels_at
+from ._operator import Average as Average
 from ._operator import Number as Number
 from ._operator import Operand as Operand
 from ._operator import Operator as Operator
 from ._operator import Rescale as Rescale
+from ._operator import operands_in as operands_in
 from ._table import TABLE as TABLE
 from ._table import Rule as Rule
 from ._table import has_rule as has_rule

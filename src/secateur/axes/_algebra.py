@@ -17,7 +17,7 @@ factor of a product is never a concatenation (``(a+b) d`` is ``a d + b d``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
@@ -120,13 +120,14 @@ class Algebra:
     """All that has been stated about the dimensions of one graph.
 
     ``pins`` are statements that a dimension may not be shortened, with the reason; ``balances``
-    that some dimensions must stay equal in size. Both are read once everything is stated: leaves
-    may still be refined after a pin was set. ``context`` is whatever the statements of the moment
-    are about (the operator); every pin remembers it.
+    that some dimensions must stay equal in size; ``floors`` that one must keep so many positions.
+    All are read once everything is stated: leaves may still be refined after a pin was set.
+    ``context`` is whatever the statements of the moment are about (the operator); every pin remembers it.
     """
 
     pins: list[tuple[Dim, str, Any]] = field(default_factory=list)
     balances: list[tuple[tuple[Dim, ...], Any]] = field(default_factory=list)
+    floors: list[tuple[Dim, int]] = field(default_factory=list)
     context: Any = None
     epoch: int = 0
 
@@ -154,9 +155,11 @@ class Algebra:
             new.epoch = self.epoch
         return new
 
-    def leaves(self, dim: Dim) -> Iterator[Leaf]:
+    def leaves(self, dim: Dim) -> Sequence[Leaf]:
         """The axes that ``dim`` is made of."""
-        yield from _leaves(self.resolve(dim))
+        if isinstance(dim, Leaf) and dim.bound is None:
+            return (dim,)
+        return leaves_of(self.resolve(dim))
 
     def pin(self, dim: Dim, reason: str) -> None:
         """State that no position of ``dim`` may be taken off."""
@@ -165,6 +168,10 @@ class Algebra:
     def balance(self, dims: Sequence[Dim]) -> None:
         """State that ``dims`` must keep equal sizes, whichever positions they lose."""
         self.balances.append((tuple(dims), self.context))
+
+    def keep_at_least(self, dim: Dim, least: int) -> None:
+        """State that ``dim`` must keep ``least`` positions, whichever they are."""
+        self.floors.append((dim, least))
 
     def unify(self, a: Dim, b: Dim) -> None:
         """State that ``a`` and ``b`` are the same positions in the same order."""
@@ -284,9 +291,11 @@ def _parts(dim: Dim) -> tuple[Dim, ...]:
     return dim.parts if isinstance(dim, Concat) else (dim,)
 
 
-def _leaves(dim: Dim) -> Iterator[Leaf]:
+def leaves_of(dim: Dim) -> list[Leaf]:
+    """The axes of an expression that is resolved already, in order, with repetitions."""
     if isinstance(dim, Leaf):
-        yield dim
-    else:
-        for item in dim.factors if isinstance(dim, Product) else dim.parts:
-            yield from _leaves(item)
+        return [dim]
+    found: list[Leaf] = []
+    for item in dim.factors if isinstance(dim, Product) else dim.parts:
+        found += leaves_of(item)
+    return found

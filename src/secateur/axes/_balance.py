@@ -11,8 +11,10 @@ Sizes = dict[Leaf, int]
 Balance = Sequence[Dim]
 
 
-def balanced_sizes(balances: Iterable[Balance], wanted: Mapping[Leaf, int]) -> Sizes:
-    """The sizes nearest to the wanted ones at which all balances hold; none is below.
+def balanced_sizes(
+    balances: Iterable[Balance], wanted: Mapping[Leaf, int], floors: Iterable[tuple[Dim, int]] = ()
+) -> Sizes:
+    """The sizes nearest to the wanted ones at which all balances and floors hold; none is below.
 
     Dimensions are resolved; an axis that ``wanted`` does not name stays whole. Sizes only ever
     grow, and everything balances at full size, so this ends.
@@ -24,6 +26,9 @@ def balanced_sizes(balances: Iterable[Balance], wanted: Mapping[Leaf, int]) -> S
     (48, 2, 24)
     """
     sizes = dict(wanted)
+    for dim, least in floors:
+        if size_of(dim, sizes) < least:
+            _grow(dim, least, sizes)
     # A balance among axes that nobody cuts holds as it is.
     active = [dims for dims in balances if any(_cut(dim, sizes) for dim in dims)]
     changed = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ._algebra import Dim, Leaf, Product
 from ._analysis import STATE, Analysis
 from ._flow import NONE, ZERO, Axes, Flow, Signal, loses, multiply
 from ._keep import kept_size
-from ._operator import Operator
+from ._operator import Operator, Sum
 from ._table import Rule
 
 
@@ -110,6 +110,11 @@ class Structure:
         stated = (*(dims for dims, _ in algebra.balances), *self.relations)
         return [[algebra.resolve(dim) for dim in dims] for dims in stated]
 
+    def floors(self) -> list[tuple[Dim, int]]:
+        """Dimensions that have to keep at least so many positions."""
+        algebra = self.analysis.algebra
+        return [(algebra.resolve(dim), least) for dim, least in algebra.floors]
+
     def group(self, name: str) -> Group:
         """The group of that name; KeyError if there is none."""
         return next(group for group in self.groups if group.name == name)
@@ -153,11 +158,16 @@ def build_structure(
     return Structure(analysis, groups, pins, dict(pinned), key, tuple(relations))
 
 
-def state_exactness(structure: Structure, more: Sequence[tuple[Dim, str]] = ()) -> None:
-    """Find the reasons why groups are not exact. ``more`` are reasons that the rules do not know of."""
+def state_exactness(
+    structure: Structure, more: Sequence[tuple[Dim, str]] = (), made_up: Set[tuple[int, int]] = frozenset()
+) -> None:
+    """Find the reasons why groups are not exact. ``more`` are reasons that the rules do not know of.
+
+    ``made_up`` are averages that parameters can make up for: (index of the node, number there).
+    """
     groups = {group.axis: group for group in structure.groups}
     analysis = structure.analysis
-    for axis, reasons in find_inexact(analysis, frozenset(groups)).items():
+    for axis, reasons in find_inexact(analysis, frozenset(groups), made_up).items():
         groups[axis].reasons += reasons
     for dim, reason in more:
         for axis in analysis.algebra.leaves(dim):
@@ -221,7 +231,9 @@ def _pins(
     return pins
 
 
-def find_inexact(analysis: Analysis, axes: Axes) -> dict[Leaf, list[str]]:
+def find_inexact(
+    analysis: Analysis, axes: Axes, made_up: Set[tuple[int, int]] = frozenset()
+) -> dict[Leaf, list[str]]:
     """For every axis whose removal changes outputs: why."""
     signals = _Signals(analysis, axes)
     graph = analysis.graph
@@ -232,10 +244,12 @@ def find_inexact(analysis: Analysis, axes: Axes) -> dict[Leaf, list[str]]:
             signals.forget(node)
             continue
         where = f"in {node.module}" if node.module else "in the model's forward"
-        for dim, reason in [*op.inexact_dims, *_used(op, node, read)]:
+        averages = [average for n, average in enumerate(op.averages) if (node.index, n) not in made_up]
+        averaged = [(average.dim, average.reason) for average in averages]
+        for dim, reason in [*op.inexact_dims, *averaged, *_used(op, node, read)]:
             for axis in analysis.algebra.leaves(dim):
                 reasons[axis][f"{reason} ({where})"] = None
-        for total in op.sums:
+        for total in (*op.sums, *(Sum(average.dim, (average.operand,)) for average in op.averages)):
             if not axes.isdisjoint(analysis.algebra.leaves(total.dim)):
                 dirty = multiply(*(signals[id_] for id_ in total.operands)).dirty
                 for axis in dirty.intersection(analysis.algebra.leaves(total.dim)):
@@ -267,7 +281,7 @@ class _Signals:
 
     def _carried(self, id_: int) -> Axes:
         leaves = self._analysis.algebra.leaves
-        return self._axes.intersection(axis for dim in self._analysis.dims[id_] for axis in leaves(dim))
+        return self._axes.intersection([axis for dim in self._analysis.dims[id_] for axis in leaves(dim)])
 
     def __getitem__(self, id_: int) -> Signal:
         signal = self._signals.get(id_)

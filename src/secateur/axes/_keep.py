@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +46,12 @@ def kept(dim: Dim, keep: Keep) -> Positions | None:
 def kept_size(dim: Dim, keep: Keep) -> int:
     """How many positions of a resolved ``dim`` remain."""
 
-    def size_of(axis: Leaf) -> int:
-        positions = keep.get(axis)
-        return axis.size if positions is None else len(positions)
-
-    return dim_size(dim, size_of)
+    if isinstance(dim, Leaf):
+        positions = keep.get(dim)
+        return dim.size if positions is None else len(positions)
+    if isinstance(dim, Concat):
+        return sum([kept_size(part, keep) for part in dim.parts])
+    return prod([kept_size(factor, keep) for factor in dim.factors])
 
 
 def dim_size(dim: Dim, size_of: Callable[[Leaf], int]) -> int:

@@ -91,6 +91,22 @@ class Rescale:
     power: float
 
 
+@dataclass(slots=True)
+class Average:
+    """A dimension of an operand that the operator takes a mean over, and so divides by its size.
+
+    With ``old`` positions before and ``new`` after, the result is ``old / new`` times what it was, if
+    the positions that went were zero. An operator that ``normalises`` divides the operand by the
+    root of its mean square: it is as before if the operand is ``(new / old) ** 0.5`` times what it was,
+    and the result has that factor then.
+    """
+
+    dim: Dim
+    operand: int
+    reason: str
+    normalises: bool = False
+
+
 @dataclass
 class Operator:
     """One operator call, while its rule states how its dimensions relate."""
@@ -102,6 +118,7 @@ class Operator:
     sums: list[Sum] = field(default_factory=list)
     inexact_dims: list[tuple[Dim, str]] = field(default_factory=list)
     rescales: list[Rescale] = field(default_factory=list)
+    averages: list[Average] = field(default_factory=list)
     inexact_if: list[tuple[int, Dim, str]] = field(default_factory=list)
     spared: list[tuple[int, Dim]] = field(default_factory=list)
     roles: list[tuple[Dim, str]] = field(default_factory=list)
@@ -111,6 +128,11 @@ class Operator:
     def shape(self) -> tuple[int, ...]:
         """Shape of the first result."""
         return self.shapes[0]
+
+    @property
+    def statistics(self) -> list[tuple[Dim, str]]:
+        """Dimensions that the result depends on as a whole, with the reasons: averages among them."""
+        return [*self.inexact_dims, *((average.dim, average.reason) for average in self.averages)]
 
     # -- statements --------------------------------------------------------------------------------
 
@@ -142,9 +164,17 @@ class Operator:
         """The operator sums over ``dim`` the product of these operands, as far as they carry it."""
         self.sums.append(Sum(dim, tuple(o.id for o in operands if o is not None)))
 
+    def keep_at_least(self, dim: Dim, least: int) -> None:
+        """The operator does something else if fewer positions of ``dim`` are left."""
+        self.algebra.keep_at_least(dim, least)
+
     def inexact(self, dim: Dim, reason: str) -> None:
         """Taking positions off ``dim`` changes the result even where they are masked."""
         self.inexact_dims.append((dim, reason))
+
+    def average(self, dim: Dim, operand: Operand, reason: str, *, normalises: bool = False) -> None:
+        """The operator divides a sum over ``dim`` of ``operand`` by its size; see :class:`Average`."""
+        self.averages.append(Average(dim, operand.id, reason, normalises))
 
     def inexact_if_used(self, result: int, dim: Dim, reason: str) -> None:
         """As :meth:`inexact`, where the model uses the result of that number."""

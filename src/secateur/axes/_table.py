@@ -154,7 +154,7 @@ ABSENT: list[str] = []
 def aten(*names: str, in_place: bool = True) -> list[Any]:
     """Packets of ``torch.ops.aten`` by name, each with its in-place variant where there is one.
 
-    Not so with ``in_place=False``: a variant that changes the shape of its operand is not followed.
+    Not so with ``in_place=False``: there the variant has a rule of its own.
     """
     found = []
     for name in names:

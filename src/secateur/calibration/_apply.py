@@ -57,7 +57,7 @@ def compensation_for(
 @contextmanager
 def compensated(model: nn.Module, change: Compensated, *, inplace: bool) -> Generator[None]:
     """The model with its new values while the body runs; kept only if it is cut in place and succeeds."""
-    owned = {name: tensor for _, name, tensor in owned_tensors(model)}
+    owned = {name: tensor for _, name, tensor in owned_tensors(model)} if change.values else {}
     before = {name: owned[name].detach().clone() for name in change.values if name in owned}
     keep = False
     try:
@@ -77,6 +77,8 @@ def _write(tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 def create_biases(model: nn.Module, change: Compensated, plan: Plan) -> None:
     """Give the layers of a model that has been cut the biases that they lacked, at their size now."""
+    if not change.values:
+        return
     owned = {name for _, name, _ in owned_tensors(model)}
     positions = {name: tensor.positions for tensor in plan.tensors for name in tensor.names}
     for name, value in change.values.items():

@@ -13,10 +13,11 @@ from ._graph import Site as Site
 from ._graph import Source as Source
 from ._graph import Value as Value
 from ._graph import map_tree as map_tree
-from ._graph import refs as refs
 from ._modules import ModuleStack as ModuleStack
 from ._modules import owned_tensors as owned_tensors
 from ._modules import unwrap as unwrap
+from ._operators import is_composite as is_composite
+from ._operators import is_inplace_view as is_inplace_view
 from ._pytree import map_tensors as map_tensors
 from ._pytree import named_tensors as named_tensors
 from ._recorder import Detail as Detail
@@ -24,8 +25,8 @@ from ._recorder import ModuleCall as ModuleCall
 from ._recorder import Recorder as Recorder
 from ._recorder import below_autograd as below_autograd
 from ._recorder import call_site as call_site
-from ._recorder import is_composite as is_composite
 from ._recorder import record as record
 from ._state import untouched as untouched
 from ._state import without_gc as without_gc
+from ._watch import Visit as Visit
 from ._watch import Watch as Watch

@@ -10,17 +10,6 @@ from typing import Any
 
 import torch
 
-from ._graph import map_tree
-
-_SHAPED_LIKE_FIRST = {
-    f"aten::{name}{suffix}"
-    for name in (
-        "batch_norm", "layer_norm", "group_norm", "instance_norm", "relu", "relu6", "gelu", "silu", "mish",
-        "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "sigmoid", "tanh", "dropout",
-    )
-    for suffix in ("", "_")
-}  # fmt: skip
-
 
 class NeedsValues(RuntimeError):
     """The model's code asks for the values of a tensor, and a ghost has none."""
@@ -38,9 +27,14 @@ class Ghost(torch.Tensor):
 
     @staticmethod
     def __new__(
-        cls: type[Ghost], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, value_id: int = -1
+        cls: type[Ghost],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        value_id: int = -1,
+        strides: tuple[int, ...] | None = None,
     ) -> Ghost:
-        ghost = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
+        ghost = torch.Tensor._make_wrapper_subclass(cls, shape, strides=strides, dtype=dtype, device=device)
         ghost.value_id = value_id
         ghost._meta = None
         return ghost
@@ -58,6 +52,13 @@ class Ghost(torch.Tensor):
             self._meta = torch.empty(tuple(self.shape), dtype=self.dtype, device="meta")
         return self._meta
 
+    def become(self, other: Ghost) -> Ghost:
+        """Take the shape of ``other`` and stand for what it stands for, as an in-place view asks for."""
+        with torch._C._DisableTorchDispatch():
+            self.data = other
+        self.value_id, self._meta = other.value_id, None
+        return self
+
     def __deepcopy__(self, memo: Any) -> Ghost:
         return self
 
@@ -74,52 +75,9 @@ def ghost_of(tensor: torch.Tensor) -> Ghost:
     Raises:
         NeedsValues: for sparse, quantised and other tensors that are more than shape and dtype.
     """
-    kinds = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, Ghost)
-    if tensor.layout is not torch.strided or tensor.is_quantized or type(tensor) not in kinds:
+    if tensor.layout is not torch.strided or tensor.is_quantized or type(tensor) not in _DENSE:
         raise NeedsValues(f"a {type(tensor).__name__} of layout {tensor.layout} is more than its shape")
     return Ghost(tuple(tensor.shape), tensor.dtype, tensor.device)
 
 
-def compute_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operator as far as it can be run: on ghosts for its shapes only, else for real.
-
-    Raises:
-        NeedsValues: if the operator reads values of a ghost, or writes a ghost's into a real tensor.
-    """
-    ghosts = [t for t in _tensors((args, kwargs)) if isinstance(t, Ghost)]
-    if not ghosts:
-        return func(*args, **kwargs)
-    if func._schema.name in _SHAPED_LIKE_FIRST and ghosts[0] is args[0] and args[0].is_floating_point():
-        # Said at once what the meta kernels of these take long to find out.
-        return args[0] if func._schema.is_mutable else ghost_of(args[0])
-    known: dict[int, torch.Tensor] = {}
-    device = [ghosts[0].device]
-
-    def to_meta(tensor: torch.Tensor) -> torch.Tensor:
-        meta = tensor.meta if isinstance(tensor, Ghost) else tensor.to("meta")
-        known[id(meta)] = tensor
-        return meta
-
-    def moved(target: torch.device) -> torch.device:
-        device[0] = target
-        return torch.device("meta")
-
-    def named(meta: torch.Tensor) -> torch.Tensor:
-        tensor = known.get(id(meta))
-        if tensor is None:
-            return Ghost(tuple(meta.shape), meta.dtype, device[0])
-        if not isinstance(tensor, Ghost) and func._schema.is_mutable:
-            raise NeedsValues(f"{func} writes the values of a ghost into a tensor")
-        return tensor
-
-    inputs = map_tree(map_tree((args, kwargs), torch.device, moved), torch.Tensor, to_meta)
-    result = func(*inputs[0], **inputs[1])
-    if result is not None and not _tensors(result):
-        raise NeedsValues(f"{func} reads the values of a tensor, and a ghost has none")
-    return map_tree(result, torch.Tensor, named)
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    map_tree(tree, torch.Tensor, found.append)
-    return found
+_DENSE = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, Ghost}

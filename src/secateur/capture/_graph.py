@@ -35,7 +35,7 @@ class Value:
 
     ``names`` holds every path of a parameter, buffer or attribute (several when it is tied), or
     the path of an input inside the arguments. ``base`` is the id of the tensor whose memory it
-    may share, itself where it shares none.
+    may share, itself where it shares none. ``strides`` are those of a tensor that was not contiguous.
     """
 
     id: int
@@ -46,6 +46,7 @@ class Value:
     names: tuple[str, ...] = ()
     base: int = -1
     requires_grad: bool = False
+    strides: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -66,7 +67,11 @@ class Site:
 
 @dataclass(slots=True)
 class Node:
-    """One operator call: arguments with every tensor replaced by a :class:`Ref`."""
+    """One operator call: arguments with every tensor replaced by a :class:`Ref`.
+
+    ``inputs`` are the ids of the tensors that it reads, in argument order, and ``outputs`` of those that
+    it returned; one that it changed in place keeps its id.
+    """
 
     index: int
     op: Any
@@ -75,16 +80,8 @@ class Node:
     result: Any
     module: str
     site: Site | None
-
-    @property
-    def inputs(self) -> list[int]:
-        """Ids of the tensors that the operator reads, in argument order."""
-        return [*refs(self.args), *refs(self.kwargs)]
-
-    @property
-    def outputs(self) -> list[int]:
-        """Ids of the tensors that it returned; one that it changed in place keeps its id."""
-        return list(refs(self.result))
+    inputs: list[int]
+    outputs: list[int]
 
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model'}"
@@ -123,29 +120,20 @@ class Graph:
         return (value for value in self.values if value.source in sources)
 
 
-def refs(tree: Any) -> Iterator[int]:
-    """Ids of all :class:`Ref` in nested lists, tuples and dicts."""
-    if isinstance(tree, Ref):
-        yield tree.id
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from refs(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from refs(item)
-
-
 def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """``tree`` with ``change`` applied to every leaf that is a ``kind``.
+    """``tree`` with ``change`` applied to every leaf that is a ``kind``; Python's own numbers are none.
 
-    >>> map_tree([1, (2.0, "a")], int, lambda n: n + 1)
-    [2, (2.0, 'a')]
+    >>> map_tree([1, (2.0, "a")], str, str.upper)
+    [1, (2.0, 'A')]
     """
     if isinstance(tree, kind):
         return change(tree)
     if isinstance(tree, (list, tuple)):
-        items = [map_tree(item, kind, change) for item in tree]
+        items = [item if type(item) in _NUMBERS else map_tree(item, kind, change) for item in tree]
         return items if isinstance(tree, list) else tuple(items)
     if isinstance(tree, dict):
         return {key: map_tree(item, kind, change) for key, item in tree.items()}
     return tree
+
+
+_NUMBERS = {bool, int, float}

@@ -42,23 +42,39 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def owned_tensors(model: nn.Module) -> Iterator[tuple[Source, str, torch.Tensor]]:
     """Every parameter, buffer and plain tensor attribute with its path; tied ones once a path."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        prefix = f"{path}." if path else ""
+    modules = _with_prefixes(model, "", [])
+    for prefix, module in modules:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 yield Source.PARAMETER, prefix + name, parameter
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 yield Source.BUFFER, prefix + name, buffer
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        for name, value in vars(module).items():
-            if name not in _REGISTRIES:
+    seen: set[nn.Module] = set()
+    for prefix, module in modules:
+        attributes = {} if module in seen else vars(module)
+        seen.add(module)
+        for name, value in attributes.items():
+            if name not in _OF_EVERY_MODULE:
                 for where, tensor in _tensors_inside(value, prefix + name):
                     yield Source.ATTRIBUTE, where, tensor
 
 
-_REGISTRIES = {"_parameters", "_buffers", "_modules"}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _with_prefixes(
+    module: nn.Module, prefix: str, found: list[tuple[str, nn.Module]]
+) -> list[tuple[str, nn.Module]]:
+    """Every module with the beginning of its tensors' paths, under all of its own paths.
+
+    What ``named_modules(remove_duplicate=False)`` gives, without a generator for each level.
+    """
+    found.append((prefix, module))
+    for name, child in module._modules.items():
+        if child is not None:
+            _with_prefixes(child, f"{prefix}{name}.", found)
+    return found
 
 
 def _tensors_inside(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
@@ -75,10 +91,14 @@ def _tensors_inside(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]
 
 
 class ModuleStack:
-    """Knows which module's forward is running, by torch's own global forward hooks."""
+    """Knows which module's forward is running, by torch's own global forward hooks.
+
+    ``modules`` holds every module by its path.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
+        self.modules = dict(model.named_modules())
+        self._paths = {module: path for path, module in self.modules.items()}
         self._stack: list[str] = [""]
 
     @property
@@ -89,6 +109,7 @@ class ModuleStack:
     @contextlib.contextmanager
     def watching(self) -> Generator[None]:
         """Follow forward calls while the body runs."""
+        self._stack = [""]
         enter = register_module_forward_pre_hook(self._enter)
         leave = register_module_forward_hook(self._leave, always_call=True)
         try:

@@ -13,23 +13,27 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten
 
 from .._errors import CaptureError
 from ._copies import copy_with
-from ._ghost import Ghost, compute_shapes, ghost_of
+from ._ghost import Ghost, ghost_of
 from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
 from ._modules import ModuleStack, owned_tensors, unwrap
+from ._operators import is_composite, is_inplace_view, may_alias, writes_operands
 from ._pytree import map_tensors, named_tensors
-from ._state import untouched
+from ._shapes import Shapes
+from ._state import untouched, without_gc
 
 _SMALL = 2**21
+_FEW = 16
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _HERE = str(Path(__file__).parent.parent) + "/"
 
@@ -104,10 +108,11 @@ def record(
     model = unwrap(model)
     start = time.perf_counter()
     large = sum(parameter.numel() for parameter in model.parameters()) > _SMALL
-    # The arithmetic of a small model is less work than finding out shapes without it.
-    graph = _record_shapes(model, tuple(args), kwargs or {}, detail) if large else None
-    if graph is None:
-        graph = _run(Recorder(model, detail), model, tuple(args), kwargs or {})
+    with without_gc():
+        # The arithmetic of a small model is less work than finding out shapes without it.
+        graph = _record_shapes(model, tuple(args), kwargs or {}, detail) if large else None
+        if graph is None:
+            graph = _run(Recorder(model, detail), model, tuple(args), kwargs or {})
     graph.seconds = time.perf_counter() - start
     return graph
 
@@ -122,7 +127,7 @@ def _record_shapes(
     try:
         shadow = copy_with(model, lambda source, name, tensor: ghost_of(tensor))
         inputs = map_tensors((args, kwargs), ghost_of)
-        recorder = Recorder(shadow, detail, compute=compute_shapes)
+        recorder = Recorder(shadow, detail, compute=Shapes().run)
         graph = _run(recorder, shadow, *inputs)
     except Exception:
         return None
@@ -133,7 +138,7 @@ def _record_shapes(
 def _run(recorder: Recorder, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
     # The model may write into its inputs: it gets tensors of its own.
     args, kwargs = recorder.take_inputs(args, kwargs)
-    with untouched(model), recorder.running(model):
+    with untouched(model), recorder.running():
         try:
             with below_autograd(), recorder:
                 result = model(*args, **kwargs)
@@ -160,10 +165,10 @@ class Recorder(TorchDispatchMode):
         self._stack = ModuleStack(model)
         self._ids: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._alive: list[torch.Tensor] = []
-        self._before_write: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        # Each tensor that was written into, as it was: its shape and memory, and its values.
+        self._before_write: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._paused = False
-        for path, module in model.named_modules():
-            self.graph.module_types[path] = type(module)
+        self.graph.module_types = {path: type(module) for path, module in self._stack.modules.items()}
         for source, name, tensor in owned_tensors(model):
             self._register(tensor, source, name)
 
@@ -184,6 +189,7 @@ class Recorder(TorchDispatchMode):
         value = Value(
             id_, tuple(tensor.shape), tensor.dtype, tensor.device, source,
             (name,) if name else (), base if base >= 0 else id_, tensor.requires_grad,
+            None if tensor.is_contiguous() else tensor.stride(),
         )  # fmt: skip
         self.graph.values.append(value)
         if isinstance(tensor, Ghost):
@@ -213,9 +219,9 @@ class Recorder(TorchDispatchMode):
 
     # -- running ---------------------------------------------------------------------------------
 
-    def running(self, model: nn.Module) -> Any:
+    def running(self) -> Any:
         """Context in which module paths are followed and whole modules are recorded as one node."""
-        for path, module in model.named_modules():
+        for path, module in self._stack.modules.items():
             call = self._detail.call_of(path, module)
             if call is not None:
                 module.forward = self._whole(call, module)  # `untouched` takes it off again
@@ -245,7 +251,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
+        if writes_operands(func):
             self._protect(func, args, kwargs)
         if self._paused:
             return self._compute(func, args, kwargs)
@@ -259,27 +265,33 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _write(self, op: Any, args: Any, kwargs: Any, result: Any) -> None:
-        bases: list[int] = []
+        inputs: list[int] = []
+        outputs: list[int] = []
 
         def read(tensor: torch.Tensor) -> Ref:
             known = self._known(tensor)
             if known is None:
                 known = self._register(tensor, Source.CONSTANT)
-                self.graph.constants[known] = tensor
-            bases.append(self.graph.values[known].base)
+                self.graph.constants[known] = _as_it_is(tensor)
+            inputs.append(known)
             return Ref(known)
+
+        def made(tensor: torch.Tensor) -> Ref:
+            outputs.append(self._register(tensor, Source.OPERATOR, base=base))
+            return Ref(outputs[-1])
 
         node_args = map_tree(args, torch.Tensor, read)
         node_kwargs = map_tree(kwargs, torch.Tensor, read)
         # A view shares memory with its first operand; more than that is not needed of it.
-        base = bases[0] if bases and may_alias(op) else -1
-        node_result = map_tree(
-            result, torch.Tensor, lambda t: Ref(self._register(t, Source.OPERATOR, base=base))
+        base = self.graph.values[inputs[0]].base if inputs and may_alias(op) else -1
+        if is_inplace_view(op):
+            # The same tensor, with other dimensions from now on: another value.
+            del self._ids[id(args[0])]
+        node_result = map_tree(result, torch.Tensor, made)
+        index, module, site = len(self.graph.nodes), self._stack.path, call_site()
+        self.graph.nodes.append(
+            Node(index, op, node_args, node_kwargs, node_result, module, site, inputs, outputs)
         )
-        node = Node(
-            len(self.graph.nodes), op, node_args, node_kwargs, node_result, self._stack.path, call_site()
-        )  # fmt: skip
-        self.graph.nodes.append(node)
 
     # -- leave no trace ----------------------------------------------------------------------------
 
@@ -296,11 +308,13 @@ class Recorder(TorchDispatchMode):
             if known is None or known in self._before_write:
                 continue
             if self.graph.values[known].source in (Source.PARAMETER, Source.BUFFER, Source.ATTRIBUTE):
-                self._before_write[known] = (base, base.detach().clone())
+                self._before_write[known] = (base, base.detach(), base.detach().clone())
 
     def undo_writes(self) -> None:
         """Give parameters, buffers and attributes that were written into their values back."""
-        for tensor, value in self._before_write.values():
+        for tensor, before, value in self._before_write.values():
+            if (tensor.shape, tensor.stride()) != (before.shape, before.stride()):
+                tensor.data = before
             tensor.detach().copy_(value)
 
     def explain(self, error: Exception) -> str:
@@ -316,29 +330,28 @@ class Recorder(TorchDispatchMode):
         )
 
 
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    """A constant; a small one as a copy, since the code may write into its own."""
+    if tensor.numel() > _FEW or isinstance(tensor, Ghost):
+        return tensor
+    with _disable_current_modes():
+        return tensor.detach().clone()
+
+
 def _own(tensor: torch.Tensor) -> torch.Tensor:
     return ghost_of(tensor) if isinstance(tensor, Ghost) else tensor.detach().clone()
-
-
-def is_composite(func: Any) -> bool:
-    """Whether an operator is defined by others, and can be recorded as them."""
-    return func._can_decompose() and torch._C._dispatch_has_kernel_for_dispatch_key(
-        func.name(), "CompositeImplicitAutograd"
-    )
-
-
-def may_alias(op: Any) -> bool:
-    """Whether a result of ``op`` may share memory with its first operand."""
-    schema = getattr(op, "_schema", None)
-    return schema is None or is_composite(op) or any(r.alias_info is not None for r in schema.returns)
 
 
 def call_site() -> Site | None:
     """The innermost frame of the user's own code, or of a library other than torch."""
     frame = sys._getframe(2)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith((_TORCH, _HERE)) and not name.startswith("<"):
+        if _is_users(frame.f_code.co_filename):
             return Site(frame.f_code, frame.f_lineno)
         frame = frame.f_back
     return None
+
+
+@lru_cache(maxsize=4096)
+def _is_users(filename: str) -> bool:
+    return not filename.startswith((_TORCH, _HERE, "<"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from operator import is_
 from typing import Any
 
 import torch
@@ -20,23 +21,26 @@ def untouched(model: nn.Module) -> Generator[None]:
     operator changes in place are the recorder's to restore: it sees the operator first.
     """
     modules = list(model.modules())
-    before = [_shallow_state(module) for module in modules]
+    before = [(attributes, attributes.copy()) for module in modules for attributes in _dicts_of(module)]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # Autocast would keep casts of weights that were made here, without gradients, for later use.
     cache = torch.is_autocast_cache_enabled()
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    parameters = model.parameters() if torch.cuda.is_initialized() else ()
+    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         try:
             for module in modules:
-                module.training = False  # train(False) may be overridden by the user
+                vars(module)["training"] = False  # train(False) may be overridden by the user
             torch.backends.mha.set_fastpath_enabled(False)
             torch.set_autocast_cache_enabled(False)
             yield
         finally:
             torch.set_autocast_cache_enabled(cache)
             torch.backends.mha.set_fastpath_enabled(fastpath)
-            for module, state in zip(modules, before, strict=True):
-                _restore(module, state)
+            for attributes, content in before:
+                if not _same_items(attributes, content):
+                    attributes.clear()
+                    attributes.update(content)
 
 
 @contextlib.contextmanager
@@ -54,23 +58,15 @@ def without_gc() -> Generator[None]:
             gc.enable()
 
 
-def _shallow_state(module: nn.Module) -> dict[str, Any]:
-    # Dicts are copied one level deep: forward may write into registries and caches.
-    return {key: (value, dict(value) if type(value) is dict else None) for key, value in vars(module).items()}
+def _dicts_of(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """The attributes of a module, and the dicts in them: forward may write into registries and caches."""
+    attributes = vars(module)
+    yield attributes
+    yield from (value for value in attributes.values() if type(value) is dict)
 
 
-def _restore(module: nn.Module, state: dict[str, Any]) -> None:
-    current = vars(module)
-    for key in [key for key in current if key not in state]:
-        del current[key]
-    for key, (value, content) in state.items():
-        if current.get(key) is not value:
-            current[key] = value
-        if content is not None and not _same_items(value, content):
-            value.clear()
-            value.update(content)
-
-
-def _same_items(value: dict[Any, Any], content: dict[Any, Any]) -> bool:
+def _same_items(one: dict[str, Any], other: dict[str, Any]) -> bool:
     # By identity: == on tensors has no truth value.
-    return len(value) == len(content) and all(value.get(k) is item for k, item in content.items())
+    return (
+        len(one) == len(other) and all(map(is_, one, other)) and all(map(is_, one.values(), other.values()))
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,29 +12,40 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._errors import CaptureError
-from ._graph import Graph, Node, Ref
-from ._recorder import Detail, ModuleCall, below_autograd, is_composite
+from ._graph import Graph, Ref
+from ._operators import is_composite
+from ._recorder import Detail, ModuleCall, below_autograd
 from ._state import untouched
 
 Look = Callable[[torch.Tensor], None]
+Visit = Callable[[Mapping[int, torch.Tensor]], None]
+"""What to do before a node of the recorded graph runs, given its operands by their ids there."""
 
 
-class Watch(TorchDispatchMode):
+class Watch:
     """Runs a model along its recorded graph, and shows the operands that are asked for.
 
     Args:
         graph: what was recorded.
         detail: how finely.
         wanted: for the index of a node, for the id of a tensor that it reads: what to do with it.
+        visits: for the index of a node: what to do with all its operands, before it runs.
     """
 
-    def __init__(self, graph: Graph, detail: Detail, wanted: Mapping[int, Mapping[int, Look]]) -> None:
-        super().__init__()
-        self._graph = graph
+    def __init__(
+        self,
+        graph: Graph,
+        detail: Detail,
+        wanted: Mapping[int, Mapping[int, Look]] | None = None,
+        *,
+        visits: Mapping[int, Visit] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.visits = {**{index: _each(looks) for index, looks in (wanted or {}).items()}, **(visits or {})}
+        self.has_rule = detail.has_rule
         self._detail = detail
-        self._wanted = wanted
-        self._reached = 0
-        self._paused = False
+        # Several threads may be inside one model, each in a run of its own.
+        self._local = threading.local()
 
     def run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The model's output, in eval mode without gradients; the model is left as it was.
@@ -40,32 +53,53 @@ class Watch(TorchDispatchMode):
         Raises:
             CaptureError: if the model takes another path through its code than it did when recorded.
         """
-        self._reached = 0
+        with self.ready(model):
+            return self.call(model, args, kwargs)
+
+    @contextmanager
+    def ready(self, model: nn.Module) -> Generator[None]:
+        """Make a model ready to be called by :meth:`call`, any number of times."""
         with untouched(model):
             for path, module in model.named_modules():
                 call = self._detail.call_of(path, module)
                 if call is not None:
                     module.forward = self._whole(call, module)  # `untouched` takes it off again
-            with below_autograd(), self:
-                return model(*args, **kwargs)
+            yield
+
+    def call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As :meth:`run`, for a model that is ready."""
+        self._local.walk = walk = _Walk(self)
+        with torch.no_grad(), below_autograd(), walk:
+            return model(*args, **kwargs)
 
     def _whole(self, call: ModuleCall, module: nn.Module) -> Callable[..., Any]:
         forward = module.forward
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            if self._paused:
+            walk = self._local.walk
+            if walk.paused:
                 return forward(*args, **kwargs)
             for name, _ in module.named_parameters(recurse=False):
                 getattr(module, name)  # runs parametrizations, which were recorded too
-            self._paused = True
+            walk.paused = True
             try:
                 result = forward(*args, **kwargs)
             finally:
-                self._paused = False
-            self._step(call, args, kwargs)
+                walk.paused = False
+            walk.step(call, args, kwargs)
             return result
 
         return watched
+
+
+class _Walk(TorchDispatchMode):
+    """One run along the graph."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+        self._reached = 0
+        self.paused = False
 
     def __torch_dispatch__(
         self,
@@ -75,38 +109,40 @@ class Watch(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if self.paused:
             return func(*args, **kwargs)
-        if is_composite(func) and not self._detail.has_rule(func):
+        if is_composite(func) and not self._watch.has_rule(func):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        self._step(func, args, kwargs)
+        self.step(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def _step(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._reached >= len(self._graph.nodes):
+    def step(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Go to the next node, which has to be this call."""
+        nodes = self._watch.graph.nodes
+        if self._reached >= len(nodes):
             raise CaptureError(f"the model goes on with {op} where it ended when it was recorded")
-        node = self._graph.nodes[self._reached]
+        node = nodes[self._reached]
         self._reached += 1
         if node.op != op:
             raise CaptureError(
                 f"the model calls {op} where {node} was recorded: its path through the code depends on the "
                 "inputs. Record it at inputs like these: ir.create_snapshot(name, args=...)"
             )
-        looks = self._wanted.get(node.index)
-        if looks:
-            self._show(node, looks, args, kwargs)
+        visit = self._watch.visits.get(node.index)
+        if visit is not None:
+            visit(dict(_pairs((node.args, node.kwargs), (args, kwargs))))
 
-    def _show(
-        self, node: Node, looks: Mapping[int, Look], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        shown: set[int] = set()
-        for ref, tensor in _pairs((node.args, node.kwargs), (args, kwargs)):
-            if ref in looks and ref not in shown:
-                shown.add(ref)
-                looks[ref](tensor)
+
+def _each(looks: Mapping[int, Look]) -> Visit:
+    def visit(operands: Mapping[int, torch.Tensor]) -> None:
+        for id_, look in looks.items():
+            if id_ in operands:
+                look(operands[id_])
+
+    return visit
 
 
 def _pairs(recorded: Any, actual: Any) -> Iterator[tuple[int, torch.Tensor]]:

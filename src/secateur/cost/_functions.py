@@ -11,6 +11,7 @@ from torch import nn
 from .._errors import MeasurementError
 from ..axes import Label, Structure
 from ._polynomial import CostPolynomial, mac_cost, parameter_cost, settled_widths
+from ._settle import Settling
 
 if TYPE_CHECKING:
     from .._snapshot import Snapshot
@@ -31,6 +32,21 @@ class BoundCost(Protocol):
 
 
 @runtime_checkable
+class Measurable(Protocol):
+    """What a bound cost has in addition, if it predicts what can be measured.
+
+    Attributes:
+        step: widths that are multiples of it are the ones worth having: the cost is a staircase.
+    """
+
+    step: int
+
+    def measure(self, model: nn.Module) -> float:
+        """The cost that a pruned model really has."""
+        ...
+
+
+@runtime_checkable
 class WidthCost(Protocol):
     """A cost that is computed from widths, without surgery."""
 
@@ -47,15 +63,12 @@ class ExactCost:
     """A cost polynomial at the widths that surgery gives."""
 
     def __init__(self, structure: Structure, polynomial: CostPolynomial) -> None:
-        self._structure = structure
         self._polynomial = polynomial
-        self._balanced = bool(structure.balances())
+        self._settle = Settling(structure)
 
     def __call__(self, widths: Widths) -> float:
         """The cost at these widths."""
-        if self._balanced:
-            widths = settled_widths(self._structure, widths)
-        return float(self._polynomial(widths))
+        return float(self._polynomial(self._settle(widths)))
 
     def curve(self, widths: Widths, alternatives: Sequence[Widths]) -> list[float]:
         """The costs at ``widths`` with each of the alternatives laid over it."""

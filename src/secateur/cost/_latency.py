@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,12 +22,17 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of one forward: median and the quartiles of all counted runs."""
+    """Seconds of one forward: median and the quartiles of all counted runs.
+
+    ``times`` are the runs themselves, in their order: those of models that were measured together
+    belong together.
+    """
 
     median: float
     low: float
     high: float
     runs: int
+    times: tuple[float, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"{self.median * 1e3:.2f} ms ({self.low * 1e3:.2f} to {self.high * 1e3:.2f}, {self.runs} runs)"
@@ -40,6 +47,8 @@ def measure_latency(
     device: torch.device | str | None = None,
     runs: int = 20,
     warmup: int = 3,
+    precision: float | None = None,
+    seconds: float = 5.0,
     clock: Clock = time.perf_counter,
 ) -> Any:
     """Measure the forward of one model, or of several in turn.
@@ -55,6 +64,9 @@ def measure_latency(
         device: where to measure; copies of models and inputs are moved there. Default: where they are.
         runs: counted runs of each model.
         warmup: runs before that.
+        precision: go on beyond ``runs`` until the standard error of the median, as a share of it, is no
+            larger: with several models that of the ratio to the first one, run by run. None: do not.
+        seconds: but no longer than this.
         clock: what tells the time, in seconds. ``time.process_time`` counts the time of this process
             alone, on all its threads: steadier with one thread on a machine that others use too.
 
@@ -75,11 +87,18 @@ def measure_latency(
         for module in models.values():
             stack.enter_context(untouched(module))
         stack.enter_context(threads_set_to(threads))
-        for run in range(warmup + runs):
+        start = time.perf_counter()
+        for run in itertools.count():
+            if run >= warmup + runs and (
+                precision is None
+                or _uncertainty(list(times.values())) <= precision
+                or time.perf_counter() - start >= seconds
+            ):
+                break
             for name, module in models.items():
-                seconds = _time(module, args, kwargs or {}, clock)
+                taken = _time(module, args, kwargs or {}, clock)
                 if run >= warmup:
-                    times[name].append(seconds)
+                    times[name].append(taken)
     results = {name: _summary(values) for name, values in times.items()}
     return results if isinstance(model, Mapping) else results[""]
 
@@ -108,4 +127,28 @@ def _time(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], clock
 
 def _summary(values: list[float]) -> Latency:
     low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return Latency(statistics.median(values), low, high, len(values))
+    return Latency(statistics.median(values), low, high, len(values), tuple(values))
+
+
+def _uncertainty(times: Sequence[Sequence[float]]) -> float:
+    """The largest standard error among the medians, as a share: of times, or of ratios to the first."""
+    first, *others = times
+    rows = [paired_ratios(other, first) for other in others] or [first]
+    return max(_standard_error(row) for row in rows)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """That of the median of normal values, as a share of it, by the distance between quartiles."""
+    if len(values) < 2:
+        return math.inf
+    low, middle, high = statistics.quantiles(values, n=4)
+    return 1.2533 * (high - low) / 1.349 / math.sqrt(len(values)) / middle
+
+
+def paired_ratios(times: Sequence[float], reference: Sequence[float]) -> list[float]:
+    """Run by run, how much longer one model took than another that was measured in turn with it.
+
+    >>> paired_ratios([2.0, 3.0], [4.0, 4.0])
+    [0.5, 0.75]
+    """
+    return [time / max(other, 1e-12) for time, other in zip(times, reference, strict=True)]

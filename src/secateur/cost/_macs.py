@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..axes import Analysis, Dim, Keep, Operand, kept_size
-from ..capture import Node, Source
+from ..capture import ModuleCall, Node, Source
 
 Term = Sequence[Dim]
 """Dimensions whose sizes multiply to a number of operations."""
@@ -27,6 +27,16 @@ def count_parameters(analysis: Analysis, keep: Keep | None = None) -> int:
     return sum(_size(analysis, analysis.dims_of(value.id), keep or {}) for value in values)
 
 
+def module_macs(analysis: Analysis) -> dict[str, int]:
+    """Multiply-accumulates of one forward by the path of the module whose code calls for them."""
+    found: dict[str, int] = {}
+    for node in analysis.graph.nodes:
+        count = sum(_size(analysis, term, {}) for term in node_macs(analysis, node))
+        if count:
+            found[node.module] = found.get(node.module, 0) + count
+    return found
+
+
 def mac_terms(analysis: Analysis) -> Iterator[Term]:
     """The products of dimensions that make up a model's multiply-accumulates."""
     for node in analysis.graph.nodes:
@@ -41,7 +51,10 @@ def node_macs(analysis: Analysis, node: Node) -> Iterator[Term]:
     counter = _COUNTERS.get(name)
     if operator is not None and counter is not None:
         results = [analysis.dims_of(id_) for id_ in node.outputs]
-        yield from counter(operator.arguments, results)
+        arguments = operator.arguments
+        if isinstance(node.op, ModuleCall):
+            arguments = {**arguments, "settings": node.op.settings, "algebra": analysis.algebra}
+        yield from counter(arguments, results)
 
 
 def _size(analysis: Analysis, dims: Term, keep: Keep) -> int:
@@ -100,17 +113,20 @@ def _attention(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
 
 def _multihead(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:
     module: dict[str, Operand] = a["module"]
-    query, key = a["query"], a["key"]
-    if "in_proj_weight" in module:
-        yield [*query[:-1], *module["in_proj_weight"]]
+    operands, out = [a["query"], a["key"], a["value"]], module["out_proj.weight"]
+    if "in_proj_weight" in module:  # queries, keys and values, one below the other
+        rows = a["algebra"].cut(module["in_proj_weight"][0], [out[1].size] * 3)
+        weights = [[row, module["in_proj_weight"][1]] for row in rows]
     else:
-        for name, operand in (("q", query), ("k", key), ("v", a["value"])):
-            yield [*operand[:-1], *module[f"{name}_proj_weight"]]
-    out = module["out_proj.weight"]
-    keys = key[0] if len(key) == 2 or key[0].size != query[-2].size else key[-2]
-    yield [*query[:-1], *out]
-    yield [*query[:-1], out[1], keys]
-    yield [*query[:-1], out[1], keys]
+        weights = [[*module[f"{name}_proj_weight"]] for name in "qkv"]
+    for operand, weight in zip(operands, weights, strict=True):
+        yield [*operand[:-1], *weight]
+    positions = a["query"][:-1]
+    key = a["key"]
+    keys = key[-2] if len(key) == 2 or a["settings"]["batch_first"] else key[0]
+    yield [*positions, weights[0][0], keys]
+    yield [*positions, out[1], keys]
+    yield [*positions, *out]
 
 
 def _recurrent(a: dict[str, Any], results: list[list[Dim]]) -> Iterator[Term]:

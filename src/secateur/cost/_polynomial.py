@@ -132,7 +132,7 @@ def settled_widths(structure: Structure, widths: Mapping[str, int]) -> dict[str,
     if unknown:
         raise LabelError(f"there is no group {unknown[0]!r}; ir.groups() lists all groups")
     wanted = {axes[name]: width for name, width in widths.items() if width < axes[name].size}
-    sizes = balanced_sizes(structure.balances(), wanted) if wanted else {}
+    sizes = balanced_sizes(structure.balances(), wanted, structure.floors()) if wanted else {}
     return {name: sizes.get(axis, axis.size) for name, axis in axes.items()}
 
 

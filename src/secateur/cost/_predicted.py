@@ -7,11 +7,13 @@ from itertools import product
 from math import prod
 from typing import Any, Protocol
 
-from ..axes import Concat, Dim, Leaf, Structure
+from torch import nn
+
+from ..axes import Dim, Structure
 from ..capture import Node
 from ._functions import Widths
 from ._macs import node_macs
-from ._polynomial import settled_widths
+from ._settle import Settling, size_of
 from ._timing import OperatorCall
 
 MOST_PARTS = 3
@@ -21,17 +23,17 @@ MACS_PER_SECOND = 2e10
 """A first guess of the speed of whole modules, which cannot be called alone; the model's own measured
 time corrects the sum."""
 
-SizeOf = Callable[[Mapping[str, int]], int]
-
 
 class OperatorTimes(Protocol):
     """Where the times of operators come from."""
+
+    multiple: int
 
     def time(self, call: OperatorCall, sizes: Mapping[Any, int]) -> float:
         """Seconds of an operator at these sizes of the parts of its dimensions."""
         ...
 
-    def grid(self, size: int) -> list[int]:
+    def grid(self, size: int, *, fine: bool = False) -> list[int]:
         """The sizes at which an axis of ``size`` is measured, ascending."""
         ...
 
@@ -42,11 +44,17 @@ class PredictedLatency:
     Args:
         table: where the times of operators are.
         structure: the analysed model.
-        measured: seconds of the whole model, by which the sum over operators is corrected.
+        full: seconds of the whole model, by which the sum over operators is corrected.
+        share: what share of the whole model's time another one takes, by measuring both in turn.
     """
 
-    def __init__(self, table: OperatorTimes, structure: Structure, measured: float) -> None:
-        self._structure = structure
+    def __init__(
+        self, table: OperatorTimes, structure: Structure, full: float, share: Callable[[nn.Module], float]
+    ) -> None:
+        self.structure = structure
+        self._settle = Settling(structure)
+        self._share = share
+        self.step = table.multiple
         self._operators = [
             _OperatorTime(table, structure, node)
             for node in structure.analysis.graph.nodes
@@ -56,24 +64,31 @@ class PredictedLatency:
         for index, operator in enumerate(self._operators):
             for name in operator.groups:
                 self._touched[name].append(index)
-        self.full = measured
+        self.full = full
         whole = {group.name: group.size for group in structure.groups}
-        self._factor = measured / sum(operator.at(whole) for operator in self._operators)
+        self._factor = full / sum(operator.at(whole) for operator in self._operators)
 
     def __call__(self, widths: Widths) -> float:
         """Predicted seconds at these widths; a group that is not named is whole."""
-        settled = settled_widths(self._structure, widths)
+        settled = self._settle(widths)
         return self._factor * sum(operator.at(settled) for operator in self._operators)
+
+    def measure(self, model: nn.Module) -> float:
+        """Measured seconds of a (pruned) model, on the scale of those of the whole one.
+
+        Both are run in turn, so that a machine that has become slower since is not held against it.
+        """
+        return self.full * self._share(model)
 
     def curve(self, widths: Widths, alternatives: Sequence[Widths]) -> list[float]:
         """Predicted seconds at ``widths`` with each of the alternatives laid over it."""
-        base = settled_widths(self._structure, widths)
+        base = self._settle(widths)
         times = [operator.at(base) for operator in self._operators]
         total = sum(times)
         return [self._factor * (total + self._change(base, times, other)) for other in alternatives]
 
     def _change(self, base: Mapping[str, int], times: list[float], other: Widths) -> float:
-        settled = settled_widths(self._structure, {**base, **other})
+        settled = self._settle({**base, **other})
         changed = [name for name, width in settled.items() if width != base[name]]
         touched = {index for name in changed for index in self._touched[name]}
         return sum(self._operators[index].at(settled) - times[index] for index in touched)
@@ -102,8 +117,9 @@ class _OperatorTime:
         parts = self._call.parts()
         self._parts = {k: p for k, p in parts.items() if any(axis in axes for axis in leaves(p))}
         self.groups = sorted({axes[a] for p in self._parts.values() for a in leaves(p) if a in axes})
-        self._sizes = [_size_of(part, axes) for part in self._parts.values()]
+        self._sizes = [size_of(part, axes) for part in self._parts.values()]
         self._known: dict[tuple[int, ...], float] = {}
+        self._corners: dict[tuple[int, ...], float] = {}
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Seconds at these widths; every group has to be named."""
@@ -116,13 +132,21 @@ class _OperatorTime:
     def _estimate(self, sizes: tuple[int, ...]) -> float:
         if not self._call.callable or len(sizes) > MOST_PARTS:
             return self._in_proportion(sizes)
-        grids = (self._table.grid(part.size) for part in self._parts.values())
+        # Kernels of one axis, as depthwise convolutions have, jump by factors from step to step.
+        fine = len(sizes) == 1 and any(True for _ in node_macs(self._analysis, self._node))
+        grids = (self._table.grid(part.size, fine=fine) for part in self._parts.values())
         total = 0.0
         for corner in product(*(_neighbours(grid, n) for grid, n in zip(grids, sizes, strict=True))):
             share = prod(weight for _, weight in corner)
-            point = dict(zip(self._parts, (size for size, _ in corner), strict=True))
-            total += share * self._table.time(self._call, point)
+            total += share * self._at_corner(tuple(size for size, _ in corner))
         return total
+
+    def _at_corner(self, sizes: tuple[int, ...]) -> float:
+        found = self._corners.get(sizes)
+        if found is None:
+            found = self._table.time(self._call, dict(zip(self._parts, sizes, strict=True)))
+            self._corners[sizes] = found
+        return found
 
     def _in_proportion(self, sizes: tuple[int, ...]) -> float:
         """For what cannot be called at any sizes: the full time times the share of the work."""
@@ -137,18 +161,6 @@ class _OperatorTime:
         terms: list[Sequence[Dim]] = [*node_macs(self._analysis, self._node)]
         terms = terms or [self._analysis.dims_of(id_) for id_ in self._node.outputs]
         return sum(prod(self._call.size(dim, sizes) for dim in term) for term in terms)
-
-
-def _size_of(dim: Dim, names: Mapping[Leaf, str]) -> SizeOf:
-    """The size of a dimension as a function of widths."""
-    if isinstance(dim, Leaf):
-        name = names.get(dim)
-        return (lambda widths: dim.size) if name is None else (lambda widths: widths[name])
-    if isinstance(dim, Concat):
-        items = [_size_of(part, names) for part in dim.parts]
-        return lambda widths: sum(item(widths) for item in items)
-    items = [_size_of(factor, names) for factor in dim.factors]
-    return lambda widths: prod(item(widths) for item in items)
 
 
 def _neighbours(grid: list[int], size: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import nn
 
 from .._errors import MeasurementError
 from ._device import describe_device
-from ._latency import Clock, Latency, measure_latency, threads_set_to
+from ._latency import Clock, Latency, measure_latency, paired_ratios, threads_set_to
 from ._predicted import PredictedLatency
 from ._timing import OperatorCall, time_call
 
@@ -27,8 +28,9 @@ FORMAT = 1
 class LatencyTable:
     """Measured times of operators at many widths, filled as they are asked for.
 
-    An operator's time depends on the sizes of a few axes. It is measured on a grid of sizes, and
-    interpolated between them; a model's latency is the sum over its operators, times the ratio
+    An operator's time depends on the sizes of a few axes. It is measured on a grid of sizes (operators
+    with weights of one axis alone, such as depthwise convolutions, at every multiple), and interpolated
+    between them; a model's latency is the sum over its operators, times the ratio
     of the whole model's measured latency to that sum. What is measured once is remembered under the
     operator's shapes, so equal layers, other models and later selections find it.
 
@@ -41,7 +43,9 @@ class LatencyTable:
         threads: intra-op threads while measuring (default: as they are).
         levels: sizes an axis is measured at, from full down to one part in ``levels``.
         multiple: sizes on the grid are rounded up to multiples of it, which vector units like.
-        runs: runs of a whole model; the median counts.
+        runs: runs of a whole model, at least; the median counts.
+        precision: of the median of a whole model, as a share: more runs until it is reached,
+        seconds: but no longer than this for one model.
         clock: what tells the time, see :func:`measure_latency`.
 
     Example:
@@ -62,15 +66,20 @@ class LatencyTable:
         threads: int | None = None,
         levels: int = 8,
         multiple: int = 8,
-        runs: int = 15,
+        runs: int = 10,
+        precision: float = 0.003,
+        seconds: float = 2.0,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.args, self.kwargs = args, kwargs
         self.threads, self.runs, self.clock = threads, runs, clock
+        self.precision, self.seconds_each = precision, seconds
         self.levels, self.multiple = levels, multiple
         self.seconds: dict[str, float] = {}
         self.device = describe_device(threads=threads)
         self.measured = 0
+        self._own_inputs = args is not None
+        self._bound: PredictedLatency | None = None
 
     # -- whole models ------------------------------------------------------------------------------
 
@@ -80,21 +89,45 @@ class LatencyTable:
         Raises:
             MeasurementError: if the table was not given inputs and has not been bound to a model.
         """
-        return self.measure(model).median
+        return self.measure({"model": model})["model"].median
 
-    def measure(self, model: nn.Module) -> Latency:
-        """Measured latency of a model, with its spread."""
+    def measure(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
+        """Measured latencies of models, run in turn, with their spread.
+
+        Raises:
+            MeasurementError: if the table was not given inputs and has not been bound to a model.
+        """
         if self.args is None:
             raise MeasurementError("the table has no inputs to run a model at: LatencyTable(args=(x,))")
         return measure_latency(
-            model, self.args, self.kwargs, threads=self.threads, runs=self.runs, clock=self.clock
+            models,
+            self.args,
+            self.kwargs,
+            threads=self.threads,
+            runs=self.runs,
+            precision=self.precision,
+            seconds=self.seconds_each,
+            clock=self.clock,
         )
 
+    def share(self, model: nn.Module, whole: nn.Module) -> float:
+        """What share of the time of ``whole`` a model takes: the median over runs in turn."""
+        both = self.measure({"whole": whole, "model": model})
+        return statistics.median(paired_ratios(both["model"].times, both["whole"].times))
+
     def bind(self, snapshot: Snapshot) -> PredictedLatency:
-        """The predicted latency of one model as a function of widths; measures the model once."""
-        if self.args is None:
-            self.args, self.kwargs = snapshot.args, snapshot.kwargs
-        return PredictedLatency(self, snapshot.structure, self(snapshot.model))
+        """The predicted latency of one model as a function of widths.
+
+        The model is measured when it is first bound; bound again right after, it is not.
+        """
+        model = snapshot.model
+        if self._bound is None or self._bound.structure is not snapshot.structure:
+            if not self._own_inputs:
+                self.args, self.kwargs = snapshot.args, snapshot.kwargs
+            self._bound = PredictedLatency(
+                self, snapshot.structure, self(model), lambda other: self.share(other, model)
+            )
+        return self._bound
 
     # -- operators ---------------------------------------------------------------------------------
 
@@ -108,8 +141,10 @@ class LatencyTable:
                 found = self.seconds[key] = time_call(call.prepare(sizes), clock=self.clock)
         return found
 
-    def grid(self, size: int) -> list[int]:
-        """The sizes at which an axis of ``size`` is measured, ascending."""
+    def grid(self, size: int, *, fine: bool = False) -> list[int]:
+        """The sizes at which an axis of ``size`` is measured, ascending; ``fine``: every multiple."""
+        if fine:
+            return sorted({*range(self.multiple, size, self.multiple), size})
         wanted = (-(-size * part // self.levels) for part in range(1, self.levels + 1))
         return sorted({min(size, -(-n // self.multiple) * self.multiple) for n in wanted})
 

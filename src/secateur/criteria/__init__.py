@@ -17,8 +17,11 @@ from ._magnitude import magnitude_scores as magnitude_scores
 from ._normalize import Normalize as Normalize
 from ._normalize import Scores as Scores
 from ._normalize import normalize_scores as normalize_scores
+from ._origins import Origins as Origins
+from ._processes import sum_over_processes as sum_over_processes
 from ._reconstruction import ReconstructionCriterion as ReconstructionCriterion
 from ._samples import ToInputs as ToInputs
+from ._samples import example_count as example_count
 from ._samples import model_inputs as model_inputs
 from ._weights import Members as Members
 from ._weights import Reduce as Reduce

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 from .._errors import ScoreError
 from ..axes import Structure
 from ._normalize import Normalize, Scores, normalize_scores
+from ._processes import is_distributed, sum_over_processes
 from ._samples import ToInputs, detached, example_count, model_inputs
 
 if TYPE_CHECKING:
@@ -154,22 +154,17 @@ class ScoreCollector(ABC):
         self._snapshot.scores = dict(self.scores)
 
     def _tell_failure(self) -> None:
-        if dist.is_available() and dist.is_initialized():
-            header = torch.tensor([0, 0, 1, 0], dtype=torch.int64, device=_device(self._group))
-            dist.all_reduce(header, group=self._group)
+        sum_over_processes([torch.tensor([0, 0, 1, 0])], self._group)
 
     def _reduce(self, sums: dict[str, torch.Tensor], failure: ScoreError | None) -> dict[str, torch.Tensor]:
         """Sums over all processes; every process raises if one of them failed."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if not is_distributed():
             if failure:
                 raise failure
             return sums
-        device = _device(self._group)
         unready = failure is None and not self._started
-        header = torch.tensor(
-            [self.batches, self.examples, failure is not None, unready], dtype=torch.int64, device=device
-        )
-        dist.all_reduce(header, group=self._group)
+        header = torch.tensor([self.batches, self.examples, int(failure is not None), int(unready)])
+        sum_over_processes([header], self._group)
         self.batches, self.examples, failed, without = map(int, header.tolist())
         if failure:
             raise failure
@@ -180,15 +175,5 @@ class ScoreCollector(ABC):
                 f"{without} processes got no batch and have not recorded the model: give each at least one "
                 f"batch, or create the snapshot first: ir.create_snapshot({self._name!r}, args=(x,))"
             )
-        for value in sums.values():  # the same order everywhere: that of the groups
-            moved = value.to(device)
-            dist.all_reduce(moved, group=self._group)
-            value.copy_(moved)
+        sum_over_processes(sums.values(), self._group)  # the same order everywhere: that of the groups
         return sums
-
-
-def _device(group: Any) -> torch.device:
-    """Where the backend of a process group wants tensors."""
-    if dist.get_backend(group) == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

@@ -1,6 +1,13 @@
 """Masks: read and checked, followed through the graph as constants, turned into labels to remove."""
 
+# torch's own tests of pruning call these by name.
+from torch.nn.utils.prune import _compute_nparams_toprune as _compute_nparams_toprune
+from torch.nn.utils.prune import _validate_pruning_amount as _validate_pruning_amount
+from torch.nn.utils.prune import _validate_pruning_amount_init as _validate_pruning_amount_init
+
 from ._addresses import Addresses as Addresses
+from ._competition import find_competitions as find_competitions
+from ._competition import release_competitors as release_competitors
 from ._constants import Constants as Constants
 from ._constants import Forward as Forward
 from ._constants import Update as Update
@@ -32,3 +39,30 @@ from ._targets import check_masks as check_masks
 from ._targets import compact as compact
 from ._transfer import Step as Step
 from ._zeros import labels_where as labels_where
+from .methods import BasePruningMethod as BasePruningMethod
+from .methods import CustomFromMask as CustomFromMask
+from .methods import Identity as Identity
+from .methods import L1Unstructured as L1Unstructured
+from .methods import LnBlocks as LnBlocks
+from .methods import LnStructured as LnStructured
+from .methods import MaskedParameter as MaskedParameter
+from .methods import NOfM as NOfM
+from .methods import PruningContainer as PruningContainer
+from .methods import RandomStructured as RandomStructured
+from .methods import RandomUnstructured as RandomUnstructured
+from .methods import Scored as Scored
+from .methods import by_score as by_score
+from .methods import custom_from_mask as custom_from_mask
+from .methods import global_structured as global_structured
+from .methods import global_unstructured as global_unstructured
+from .methods import hold_masked as hold_masked
+from .methods import identity as identity
+from .methods import is_pruned as is_pruned
+from .methods import l1_unstructured as l1_unstructured
+from .methods import ln_blocks as ln_blocks
+from .methods import ln_structured as ln_structured
+from .methods import load_state_dict as load_state_dict
+from .methods import n_of_m as n_of_m
+from .methods import random_structured as random_structured
+from .methods import random_unstructured as random_unstructured
+from .methods import remove as remove

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..axes import Concat, Dim, Leaf, labels_at
+from ..axes import Concat, Dim, Leaf, labels_at, leaves_of
 
 Vectors = Mapping[Leaf, Tensor]
 """For each axis, a boolean for each of its labels."""
@@ -69,7 +69,7 @@ def _addresses(dim: Dim, joints: Mapping[Leaf, list[tuple[Leaf, Leaf]]]) -> list
             offset += part.size
         return found
     found = []
-    for axis in dict.fromkeys(_leaves(dim)):
+    for axis in dict.fromkeys(leaves_of(dim)):
         labels = labels_at(dim, axis)
         at = np.flatnonzero(labels >= 0)
         found.append((axis, torch.from_numpy(at), torch.from_numpy(labels[at])))
@@ -78,11 +78,3 @@ def _addresses(dim: Dim, joints: Mapping[Leaf, list[tuple[Leaf, Leaf]]]) -> list
                 both = labels_at(dim, outer) * axis.size + labels
                 found.append((joint, torch.arange(dim.size), torch.from_numpy(both)))
     return found
-
-
-def _leaves(dim: Dim) -> list[Leaf]:
-    if isinstance(dim, Leaf):
-        return [dim]
-    return [
-        axis for item in (dim.parts if isinstance(dim, Concat) else dim.factors) for axis in _leaves(item)
-    ]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from ._elementwise import fill_at, minus_infinity
 from ._known import EXACTLY, UNKNOWN, Known, compress, spread, uniform, unknown
 from ._transfer import Results, Step, transfers
 
 
 @transfers("softmax", "_softmax", "_safe_softmax")
 def softmax(step: Step) -> Results:
-    """Unknown; but along the dimension it sums to one."""
+    """Zero where minus infinity competes, else unknown; but along the dimension it sums to one."""
     if step.arguments.get("dim") in (-1, len(step.shapes[0]) - 1):
         step.normalised.update(step.node.outputs)
-    return step.nothing
+    return fill_at(step.nothing, [minus_infinity(step.operand("self"))])
+
+
+@transfers("log_softmax", "_log_softmax")
+def log_softmax(step: Step) -> Results:
+    """Minus infinity where it competes, else unknown."""
+    return fill_at(step.nothing, [minus_infinity(step.operand("self"))], fill=-math.inf)
 
 
 @transfers("matmul", "bmm", "mm")

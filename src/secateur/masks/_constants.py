@@ -14,7 +14,7 @@ from ..axes._analysis import key_of
 from ..capture import Node, Source, Value, owned_tensors
 from . import _attention, _elementwise, _movement, _norms, _pooling, _whole_layers
 from ._addresses import Addresses
-from ._known import EXACTLY, Known, spread, unknown
+from ._known import EXACTLY, Known, compress, spread, unknown
 from ._layers import LAYERS, Layered, Place
 from ._transfer import TRANSFERS, Results, Step, arguments_of, packet_of
 from ._zeros import ZerosByFlow
@@ -46,6 +46,10 @@ class Constants:
     seen: dict[int, dict[int, Known]] = field(default_factory=dict)
     made: dict[int, list[Known]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+
+
+_IS_EXACT = torch.tensor(EXACTLY, dtype=torch.uint8)
+_NOT_MASKED = torch.tensor(False)
 
 
 class Forward:
@@ -99,21 +103,21 @@ class Forward:
         if value.source not in STATE or value.name not in self._owned:
             return unknown(value.shape)
         tensor = self._owned[value.name].detach()
-        state = spread(torch.tensor(EXACTLY, dtype=torch.uint8), value.shape)
+        state = spread(_IS_EXACT, value.shape)
         if value.source is not Source.PARAMETER:
             return Known(tensor, state)
         mask = next((self._masks[name] for name in value.names if name in self._masks), None)
-        masked = torch.zeros((), dtype=torch.bool) if mask is None else ~mask
+        masked = _NOT_MASKED if mask is None else ~compress(mask)[0]
         return Known(tensor, state, spread(masked, value.shape))
 
     def update(self, node: Node) -> None:
         """What is known of the results of one node."""
+        inputs = node.inputs
         results = self._results(node)
-        written = set(node.inputs)
-        self.constants.seen[node.index] = {id_: self.known_of(id_) for id_ in node.inputs}
+        self.constants.seen[node.index] = {id_: self.known_of(id_) for id_ in inputs}
         self.constants.made[node.index] = results
         for id_, known in zip(node.outputs, results, strict=True):
-            if id_ in written:  # in place: whatever else looks at the memory is out of date
+            if id_ in inputs:  # in place: whatever else looks at the memory is out of date
                 for other in self._sharing[self._memory[id_]]:
                     self._known[other] = unknown(self._analysis.graph.values[other].shape)
             self._known[id_] = known

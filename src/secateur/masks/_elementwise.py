@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from ._known import EXACTLY, LARGEST, Known, compress, constant, spread
 from ._transfer import Results, Step, functional, transfers
 
 # Adding a parameter that happens to be zero, or choosing it, hides nothing; multiplying by it does.
-_HARMLESS = {"add", "sub", "rsub", "subtract", "where", "masked_fill"}
+_HARMLESS = {"sub", "rsub", "subtract", "where", "masked_fill"}
 
 
 @transfers(
@@ -22,7 +24,7 @@ _HARMLESS = {"add", "sub", "rsub", "subtract", "where", "masked_fill"}
     "sign", "sqrt", "square", "floor", "ceil", "round", "trunc", "frac", "hardshrink",
     "softshrink", "sigmoid", "hardsigmoid", "log_sigmoid", "softplus", "exp", "exp2", "log", "log2",
     "log10", "cos", "cosh", "acos", "rsqrt", "reciprocal", "erfc", "threshold", "clamp", "clip",
-    "clamp_min", "clamp_max", "hardtanh", "nan_to_num", "logical_not", "bitwise_not", "add", "sub",
+    "clamp_min", "clamp_max", "hardtanh", "nan_to_num", "logical_not", "bitwise_not", "sub",
     "rsub", "subtract", "maximum", "minimum", "fmax", "fmin", "pow", "float_power", "floor_divide",
     "remainder", "fmod", "atan2", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
     "logical_xor", "where", "masked_fill", "lerp",
@@ -30,6 +32,14 @@ _HARMLESS = {"add", "sub", "rsub", "subtract", "where", "masked_fill"}
 def pointwise(step: Step) -> Results:
     """f(constant) is constant."""
     return compute(step, _schema_name(step) not in _HARMLESS)
+
+
+@transfers("add")
+def sum_of_two(step: Step) -> Results:
+    """Minus infinity and anything is minus infinity: that is how a position is kept out of a softmax."""
+    result = compute(step, chance=False)
+    marks = [minus_infinity(step.known_of(ref.id)) for ref in step.refs()]
+    return fill_at(result, marks, fill=-math.inf) if marks else result
 
 
 @transfers("mul", "multiply")
@@ -47,6 +57,20 @@ def quotient(step: Step) -> Results:
     return _with_zeros(step, compute(step, True), [above], unless=below)
 
 
+@transfers("glu")
+def gated(step: Step) -> Results:
+    """One half times the sigmoid of the other."""
+    first, second = (_half(step.operand("self"), step.arguments.get("dim", -1), i) for i in (0, 1))
+    (value,) = compress(second.value)
+    gate = Known(spread(value.sigmoid(), step.shapes[0]), second.state)
+    return fill_at(_of_product(step, first, gate), [first.zeros()])
+
+
+def _half(known: Known, dim: int, which: int) -> Known:
+    numbers = known.without_chance().numbers()
+    return Known(numbers.value.chunk(2, dim)[which], numbers.state.cpu().chunk(2, dim)[which])
+
+
 @transfers("addcmul")
 def sum_with_product(step: Step) -> Results:
     """The product first, then the sum."""
@@ -60,15 +84,17 @@ def sum_with_product(step: Step) -> Results:
 
 
 def _of_product(step: Step, first: Known, second: Known) -> Known:
-    values = [k.without_chance().numbers() for k in (first, second)]
-    value, state = values[0].value * values[1].value, torch.minimum(values[0].state, values[1].state)
-    return Known(spread(value, step.shapes[0]), spread(state, step.shapes[0]))
+    return _pairwise(torch.mul, step, first.without_chance(), second.without_chance())
 
 
 def _sum(step: Step, first: Known, second: Known) -> Known:
-    value = first.numbers().value + second.value
-    state = torch.minimum(first.state, second.state)
-    return Known(spread(value, step.shapes[0]), spread(state, step.shapes[0]))
+    return _pairwise(torch.add, step, first, second)
+
+
+def _pairwise(function: Callable[[Tensor, Tensor], Tensor], step: Step, *operands: Known) -> Known:
+    """``function`` of two operands, known where both are."""
+    (a, b), shape = ([compress(t)[0] for t in k.numbers().tensors[:2]] for k in operands), step.shapes[0]
+    return Known(spread(function(a[0], b[0]), shape), spread(torch.minimum(a[1], b[1]), shape))
 
 
 @transfers(
@@ -134,31 +160,49 @@ def compute(step: Step, chance: bool) -> Known:
 
     args, kwargs = map_tree((step.node.args, step.node.kwargs), Ref, constants)
     kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device")}
-    shape = torch.broadcast_shapes(*(t.shape for t in kept))
-    if operator is None or _count(shape) > LARGEST or not any(bool(s.any()) for s in kept):
+    if operator is None or _joint_size(kept) > LARGEST or not any(bool(state.any()) for state in kept):
         return step.nothing
-    state = torch.stack([spread(s, shape) for s in kept]).amin(0)
+    state = functools.reduce(torch.minimum, kept)
     value = operator(*args, **kwargs)
     return Known(spread(value, step.shapes[0]), spread(state, step.shapes[0]))
 
 
 def _with_zeros(step: Step, result: Known, factors: list[Ref], unless: Sequence[Ref] = ()) -> Known:
     """``result``, and zero wherever one of the factors is, ``unless`` one of these is as well."""
-    shape, refs = step.shapes[0], [*factors, *unless]
-    zeros = [spread(step.known_of(ref.id).zeros().cpu(), shape) for ref in refs]
-    value, state, *zeros = compress(result.value, result.state, *zeros)
-    absorbed = torch.stack(zeros[: len(factors)]).any(0)
-    for zero in zeros[len(factors) :]:
-        absorbed &= ~zero
+    zeros = [[step.known_of(ref.id).zeros().cpu() for ref in refs] for refs in (factors, unless)]
+    return fill_at(result, *zeros)
+
+
+def minus_infinity(known: Known) -> Tensor:
+    """Positions that are minus infinity on every input, other than in parameters."""
+    value, state = compress(known.value, known.state)
+    if known.masked is not None or not value.is_floating_point() or value.device.type == "meta":
+        return spread(torch.zeros((), dtype=torch.bool), known.shape)
+    return spread((value == -math.inf).cpu() & (state == EXACTLY).cpu(), known.shape)
+
+
+def fill_at(
+    result: Known, where: Sequence[Tensor], unless: Sequence[Tensor] = (), *, fill: float = 0.0
+) -> Known:
+    """``result``, and ``fill`` wherever one of ``where`` is true and none of ``unless``."""
+    shape = result.shape
+    value, state, *marks = compress(
+        result.value, result.state, *(spread(mark, shape) for mark in (*where, *unless))
+    )
+    absorbed = torch.stack(marks[: len(where)]).any(0)
+    for mark in marks[len(where) :]:
+        absorbed &= ~mark
     if not bool(absorbed.any()):
         return result
     state = torch.where(absorbed, EXACTLY, state).to(torch.uint8)
-    return Known(spread(value.masked_fill(absorbed, 0), shape), spread(state, shape))
+    return Known(spread(value.masked_fill(absorbed, fill), shape), spread(state, shape))
 
 
 def _schema_name(step: Step) -> str:
     return step.node.op._schema.name.removeprefix("aten::").rstrip("_")
 
 
-def _count(shape: Any) -> int:
-    return int(torch.Size(shape).numel())
+def _joint_size(tensors: Sequence[Tensor]) -> int:
+    """How many elements the tensors have once they are broadcast to each other."""
+    sizes = itertools.zip_longest(*(tensor.shape[::-1] for tensor in tensors), fillvalue=1)
+    return math.prod(map(max, sizes))

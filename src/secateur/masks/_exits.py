@@ -30,6 +30,7 @@ class Why(Enum):
     BORDER = "it is a constant that is not zero, and the zeros that are padded beside it are none"
     STAND_IN = "a zero-padded layer reads it in place of other constants"
     NO_BIAS = "it is a constant, and there is no bias to add it to"
+    COMPETES = "it takes part in a softmax"
     SUMMED = "it is not zero there, and is summed"
     STATISTICS = "statistics are taken over it"
     DISAGREES = "it is another constant in every call of a shared layer"
@@ -79,12 +80,14 @@ class Terms:
 
 
 class ReadingExit:
-    """A weighted sum."""
+    """A weighted sum. Its demands rest on which of its rows stay (``rests_on``: their axes)."""
 
     def __init__(self, reading: Reading, addresses: Addresses) -> None:
         self.node = reading.node
         self.reading = reading
         self.addresses = addresses
+        self.rests_on = {axis for axis, _, _ in addresses.of(reading.rows[0])}
+        self._foldable: dict[Terms, Tensor] = {}
 
     def alive(self, removed: Vectors) -> Tensor:
         """Rows (groups, rows) that are not removed."""
@@ -106,7 +109,9 @@ class ReadingExit:
     def blocks(self, removed: Vectors, terms: Terms) -> Iterator[Block]:
         """Labels that have to stay, by the reason."""
         reading = self.reading
-        stuck = self.used(removed, unmasked=terms.unmasked) & ~terms.foldable(reading)
+        if terms not in self._foldable:
+            self._foldable[terms] = terms.foldable(reading)
+        stuck = self.used(removed, unmasked=terms.unmasked) & ~self._foldable[terms]
         if not bool(stuck.any()):
             return
         constant = reading.source.state == EXACTLY if terms.exact else reading.source.state != UNKNOWN
@@ -120,6 +125,8 @@ class ReadingExit:
 
 class FixedExit:
     """An exit whose demands do not depend on what else is removed."""
+
+    rests_on: frozenset[Leaf] = frozenset()
 
     def __init__(
         self, axes: Iterable[Leaf], exact: list[Block], near: list[Block], node: Node | None = None
@@ -161,7 +168,7 @@ def find_exits(
         else:
             exits += [_sum(constants, node, total.dim, total.operands) for total in operator.sums]
         extra = (more_inexact or {}).get(node.index, [])
-        for dim, reason in (*operator.inexact_dims, *_if_used(operator, node, read), *extra):
+        for dim, reason in (*operator.statistics, *_if_used(operator, node, read), *extra):
             exits.append(_statistics(constants, node, dim, reason))
     return exits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -209,19 +210,24 @@ def _taps(
     a: dict[str, Any], kernel: Sequence[int], sizes: Sequence[int], results: Sequence[int], transposed: bool
 ) -> Tensor:
     """For each kernel tap: at which share of the results it falls inside the input."""
-    shares = torch.ones(1, dtype=torch.float64)
+    shares = ONE_TAP
     for dim, (taps, size, made) in enumerate(zip(kernel, sizes, results, strict=True)):
         stride, dilation = _item(a.get("stride", 1), dim), _item(a.get("dilation", 1), dim)
         before = _padding(a.get("padding", 0), dim, taps, dilation)
-        tap = torch.arange(taps)[:, None] * dilation - before
-        if transposed:
-            at = torch.arange(size) * stride + tap
-            inside = ((at >= 0) & (at < made)).double().sum(1) / made
-        else:
-            at = torch.arange(made) * stride + tap
-            inside = ((at >= 0) & (at < size)).double().mean(1)
+        inside = _taps_along(taps, size, made, stride, dilation, before, transposed)
         shares = (shares[:, None] * inside).flatten()
     return shares
+
+
+@functools.lru_cache(maxsize=256)  # the layers of a network are of a few kinds
+def _taps_along(
+    taps: int, size: int, made: int, stride: int, dilation: int, before: int, transposed: bool
+) -> Tensor:
+    """:func:`_taps` of one dimension, padded by ``before`` zeros at its beginning."""
+    tap = torch.arange(taps)[:, None] * dilation - before
+    steps, inside = (size, made) if transposed else (made, size)
+    at = torch.arange(steps) * stride + tap
+    return ((at >= 0) & (at < inside)).double().sum(1) / made
 
 
 def _item(value: int | Sequence[int], dim: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._known import EXACTLY, UNKNOWN, Known, compress, constant, spread
+from ._known import EXACTLY, UNKNOWN, Known, compress, constant, spread, unknown
 from ._transfer import Results, Step, packet_of, transfers
 
 
@@ -26,10 +26,8 @@ def _affine(step: Step, source: Known, scale: Known, shift: Known, rate: Tensor 
     value, state = compress(source.numbers().value, source.state)
     value = (value - mean) * rate * scale.value + shift.value
     state = torch.minimum(torch.minimum(state, scale.state), shift.state)
-    shape = torch.broadcast_shapes(value.shape, state.shape)
-    gone = spread(scale.zeros(), shape)
-    value = torch.where(gone, shift.value, value)
-    state = torch.where(gone, spread(shift.state, shape), spread(state, shape)).to(torch.uint8)
+    gone = scale.zeros()
+    value, state = torch.where(gone, shift.value, value), torch.where(gone, shift.state, state)
     return Known(spread(value, step.shapes[0]), spread(state, step.shapes[0]))
 
 
@@ -56,16 +54,32 @@ def _only_shift(step: Step, source: Known, scale: Known, shift: Known) -> Result
 
 @transfers("instance_norm", "group_norm", "native_group_norm")
 def statistics_of_input(step: Step) -> Results:
-    """Normalised by its own statistics: unknown, unless the scale is masked."""
+    """Normalised by its own statistics: known where all that these are taken over is."""
     source = step.known("input") or step.operand("self")
     width, ndim = source.shape[1], len(source.shape)
     scale = _channels(step.known("weight"), width, ndim, 1.0)
     shift = _channels(step.known("bias"), width, ndim, 0.0)
-    if packet_of(step.node.op) is torch.ops.aten.instance_norm and step.arguments.get(
-        "use_input_stats", True
-    ):
+    if packet_of(step.node.op) is not torch.ops.aten.instance_norm:
+        groups = step.arguments.get("num_groups") or step.arguments["group"]
+        return _affine(step, _centred(source, groups, float(step.arguments["eps"])), scale, shift, 1.0, 0.0)
+    if step.arguments.get("use_input_stats", True):
         return _instances(step, source, scale, shift)
     return _only_shift(step, source, scale, shift)
+
+
+def _centred(source: Known, groups: int, eps: float) -> Known:
+    """Normalised within groups of channels: known where a whole group is, and it is alike all over."""
+    value, state = compress(source.numbers().value, source.state)
+    if any(n > 1 for n in value.shape[2:]):
+        return unknown(source.shape)
+    form = (value.shape[0], groups, source.shape[1] // groups)
+    flat = [t.flatten(1).expand(-1, source.shape[1]).reshape(form) for t in (value, state)]
+    mean, variance = flat[0].mean(2, keepdim=True), flat[0].var(2, keepdim=True, correction=0)
+    whole = (flat[1] == EXACTLY).all(2, keepdim=True).expand(form)
+    channels = (value.shape[0], source.shape[1], *[1] * (value.dim() - 2))
+    normal = ((flat[0] - mean) * (variance + eps).rsqrt()).reshape(channels)
+    state = torch.where(whole, EXACTLY, UNKNOWN).to(torch.uint8).reshape(channels)
+    return Known(spread(normal, source.shape), spread(state, source.shape))
 
 
 def _instances(step: Step, source: Known, scale: Known, shift: Known) -> Results:

@@ -94,6 +94,8 @@ def _pattern(gone: Tensor) -> tuple[Tensor, Tensor] | Tensor | None:
     """What of a weight in normal form is there: see :class:`Weights`."""
     groups, rows_, columns_, _ = gone.shape
     (small,) = compress(gone)  # masks of whole rows are a few numbers
+    if not bool(small.any()):
+        return None
     present = (~small).any(-1).cpu()
     rows, columns = present.any(2), present.any(1)
     if not bool((present == (rows[:, :, None] & columns[:, None, :])).all()):

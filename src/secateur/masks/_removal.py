@@ -23,6 +23,9 @@ class Removal:
 
     removed: dict[Leaf, Tensor]
     kept_by: list[Block] = field(default_factory=list)
+    # The lengths of ``kept_by`` at which an axis was last given labels back, and an exit last asked.
+    _changed: dict[Leaf, int] = field(default_factory=dict, repr=False)
+    _asked: dict[tuple[Exit, Terms], int] = field(default_factory=dict, repr=False)
 
     def keep(self, block: Block) -> bool:
         """Heed one demand; whether that changed anything."""
@@ -32,16 +35,22 @@ class Removal:
         news = vector & block.labels
         self.removed[block.axis] = vector & ~block.labels
         self.kept_by.append(Block(block.axis, news, block.why, block.node, block.text))
+        self._changed[block.axis] = len(self.kept_by)
         return True
 
     def close(self, exits: Sequence[Exit], terms: Terms) -> None:
         """Give back labels until all exits agree."""
-        changed = True
-        while changed:
-            changed = False
-            for exit_ in reversed(exits):  # backward, so that most of it is done in one round
+        backward = exits[::-1]  # so that most of it is done in one round
+        while unheard := [exit_ for exit_ in backward if not self._has_heard(exit_, terms)]:
+            for exit_ in unheard:
+                self._asked[exit_, terms] = len(self.kept_by)
                 for block in list(exit_.blocks(self.removed, terms)):
-                    changed |= self.keep(block)
+                    self.keep(block)
+
+    def _has_heard(self, exit_: Exit, terms: Terms) -> bool:
+        """Whether an exit would demand nothing new: what its demands rest on is as when it was asked."""
+        asked = self._asked.get((exit_, terms))
+        return asked is not None and all(self._changed.get(axis, 0) <= asked for axis in exit_.rests_on)
 
     def leave_one(self) -> bool:
         """Give back one label of every axis that would be empty; whether there was any."""

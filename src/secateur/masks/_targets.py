@@ -1,20 +1,20 @@
 """Masks as users give them: ``{module: {target: tensor or None}}``, checked against the model.
 
 A target is the name of a parameter of the module, ``_input_<position or argument name>`` or
-``_output_<position or key>``. One means keep.
+``_output_<position or key>``. One means keep; a mask on an input or output may also be one that is added,
+zero where something is kept and minus infinity where it is not, as before a softmax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._errors import MaskError
+from .._errors import MaskError, nearest
 from ._known import compress
 
 MaskDict = Mapping[str, Mapping[str, Tensor | None]]
@@ -29,12 +29,14 @@ class ActivationMask:
         key: position, argument name or output key.
         keep: True where it is kept; stretched over the activation.
         is_input: whether it is on an input.
+        additive: whether what is masked becomes minus infinity instead of zero, as before a softmax.
     """
 
     module: str
     key: str
     keep: Tensor
     is_input: bool
+    additive: bool = False
 
     @property
     def target(self) -> str:
@@ -69,17 +71,24 @@ class Masks:
         self.parameters[name] = keep if other is None else other & keep
 
 
-def compact(keep: Tensor) -> Tensor:
+def compact(mask: Tensor) -> Tensor:
     """The mask with every dimension along which it is the same narrowed to size 1.
 
     >>> compact(torch.tensor([[True, True], [False, False]])).shape
     torch.Size([2, 1])
     """
-    for dim in range(keep.dim()):
-        first = keep.narrow(dim, 0, min(1, keep.shape[dim]))
-        if keep.shape[dim] > 1 and bool((keep == first).all()):
-            keep = first
-    return keep
+    for dim in reversed(range(mask.dim())):  # kernel taps first: they are nearly always alike
+        if mask.shape[dim] > 1 and _is_alike(mask, dim):
+            mask = mask.narrow(dim, 0, 1)
+    return mask
+
+
+def _is_alike(mask: Tensor, dim: int) -> bool:
+    """Whether a mask is the same all along a dimension."""
+    if mask.stride(dim) == 0:
+        return True
+    first, last = mask.narrow(dim, 0, 1), mask.narrow(dim, -1, 1)
+    return torch.equal(first, last) and bool((mask == first).all())  # most that are not differ at the end
 
 
 def _count(keep: Tensor) -> int:
@@ -100,7 +109,7 @@ def check_masks(masks: MaskDict, model: nn.Module) -> Masks:
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, targets in masks.items():
         if path not in modules:
-            wrong.append(f"there is no module {path!r} in {type(model).__name__}{_nearest(path, modules)}")
+            wrong.append(f"there is no module {path!r} in {type(model).__name__}{nearest(path, modules)}")
         elif not isinstance(targets, Mapping):
             wrong.append(f"{path}: expected a dict {{target: tensor}}, got {type(targets).__name__}")
         else:
@@ -131,15 +140,17 @@ def _add(
     if not isinstance(mask, Tensor):
         yield f"{where}: expected a tensor or None, got {type(mask).__name__}"
         return
-    keep = mask.detach() != 0
-    problem = _values(mask, keep)
+    small = mask.detach() if mask.device.type == "meta" else compact(mask.detach())
+    activation = next((kind for kind in ("_input_", "_output_") if str(target).startswith(kind)), "")
+    additive = bool(activation) and _is_additive(small)
+    keep, problem = (small == 0, "") if additive else (small != 0, _values(mask, small))
     if problem:
         yield f"{where}: {problem}"
         return
-    activation = next((kind for kind in ("_input_", "_output_") if str(target).startswith(kind)), "")
     if activation:
-        mask_ = ActivationMask(path, str(target)[len(activation) :], keep, activation == "_input_")
-        result.activations.append(mask_)
+        key = str(target)[len(activation) :]
+        is_input = activation == "_input_"
+        result.activations.append(ActivationMask(path, key, keep.expand(mask.shape), is_input, additive))
     else:
         parameter = module._parameters.get(str(target))
         if parameter is None:
@@ -153,41 +164,49 @@ def _add(
                 f"{tuple(parameter.shape)}; every dimension of the mask has to be that of the parameter, or 1"
             )
             return
-        small = compact(keep.to(_device(parameter)))
-        result.add(names[f"{path}.{target}".lstrip(".")], small.expand(parameter.shape))
+        name = names[f"{path}.{target}".lstrip(".")]
+        result.add(name, keep.to(_device(parameter)).expand(parameter.shape))
     share = 1.0 - _count(keep) / keep.numel() if keep.numel() else 0.0
     result.targets.append((path, str(target), share))
+
+
+def _is_additive(mask: Tensor) -> bool:
+    """Whether a mask is one that is added: zero, and minus infinity where something is masked."""
+    if mask.device.type == "meta" or not mask.is_floating_point():
+        return False
+    absent = mask == -torch.inf
+    return bool(absent.any()) and bool((absent | (mask == 0)).all())
 
 
 def _device(parameter: Tensor) -> torch.device:
     return torch.device("cpu") if parameter.device.type == "meta" else parameter.device
 
 
-def _values(mask: Tensor, keep: Tensor) -> str:
-    """What is wrong with the values of a mask, if anything."""
+def _values(mask: Tensor, small: Tensor) -> str:
+    """What is wrong with the values of a mask, if anything; ``small`` holds each of them at least once."""
     if mask.device.type == "meta":
         return "the mask is on the meta device and has no values"
     if mask.is_complex():
         return "the mask is complex; it has to be 0 or 1"
-    if mask.dtype == torch.bool or bool((mask == keep).all()):
+    other = small[(small != 0) & (small != 1)].flatten()
+    if not len(other):
         return ""
-    if mask.is_floating_point() and bool(mask.isnan().any()):
+    if bool(other.isnan().any()):
         return f"the mask (shape {tuple(mask.shape)}) contains NaN; it has to be 0 or 1"
-    other = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
-    return f"the mask (shape {tuple(mask.shape)}) contains {other}; it has to be 0 or 1"
+    return f"the mask (shape {tuple(mask.shape)}) contains {other[0].item()}; it has to be 0 or 1"
 
 
 def _no_parameter(module: nn.Module, target: str) -> str:
     own = [name for name, parameter in module._parameters.items() if parameter is not None]
     if target in module._parameters:
         return f"this {type(module).__name__} was made without {target}"
+    if f"{target}_orig" in module._parameters:
+        return (
+            "torch.nn.utils.prune masks it already; masks=None takes that mask, "
+            "and prune.remove makes it permanent"
+        )
     known = ", ".join(own) or "none of its own"
     return (
         f"{type(module).__name__} has no such parameter (it has {known}); "
         "other targets are _input_<i> and _output_<i>"
     )
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = get_close_matches(str(name), [k for k in known if k], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

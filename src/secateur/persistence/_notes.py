@@ -8,7 +8,8 @@ A note is a plain string in an attribute, so it goes wherever the module goes: t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,15 +26,17 @@ Spot = tuple[int, tuple[Any, ...]]
 
 def note_cut(model: nn.Module, plan: Plan) -> None:
     """Write down what ``plan`` did to ``model``, on top of what earlier cuts did."""
-    notes = {module: _read(module) for module in model.modules()}
-    for module, name, change in _tensors(model, plan):
+    modules = dict(model.named_modules(remove_duplicate=False))
+    noted = (module for module in modules.values() if NOTE in vars(module))
+    notes = defaultdict(Changes, {module: _read(module) for module in noted})
+    for module, name, change in _tensors(modules, plan):
         known = notes[module].tensors.get(name)
         if known is None or known.after != change.before:  # never cut, or replaced since
             known = Kept(change.before, (None,) * len(change.before))
         notes[module].tensors[name] = known.then(change.positions)
     for refit in plan.refits:
-        _note_refit(notes[model.get_submodule(refit.module)], refit)
-    _note_attributes(model, notes, plan.attributes)
+        _note_refit(notes[modules[refit.module]], refit)
+    _note_attributes(modules, notes, plan.attributes)
     for module, changes in notes.items():
         if changes != Changes():
             vars(module)[NOTE] = json.dumps(changes_to_tree(changes))
@@ -71,13 +74,13 @@ def _read(module: nn.Module) -> Changes:
     return changes_from_tree(json.loads(note)) if note else Changes()
 
 
-def _tensors(model: nn.Module, plan: Plan) -> Iterator[tuple[nn.Module, str, TensorChange]]:
+def _tensors(modules: Mapping[str, nn.Module], plan: Plan) -> Iterator[tuple[nn.Module, str, TensorChange]]:
     """Every tensor of the plan with the module it is noted on, once for each module that has it."""
     seen: set[tuple[nn.Module, str]] = set()
     for change in plan.tensors:
         for full in change.names:
             path, name = owner_of(full)
-            key = model.get_submodule(path), name
+            key = modules[path], name
             if key not in seen:
                 seen.add(key)
                 yield *key, change
@@ -89,7 +92,7 @@ def _note_refit(note: Changes, refit: Refit) -> None:
 
 
 def _note_attributes(
-    model: nn.Module, notes: dict[nn.Module, Changes], changes: Iterable[AttributeChange]
+    modules: Mapping[str, nn.Module], notes: dict[nn.Module, Changes], changes: Iterable[AttributeChange]
 ) -> None:
     """Note numbers. Modules may share what holds one: then all that was noted of it changes."""
     known: dict[Spot, list[tuple[Changes, int]]] = {}
@@ -97,7 +100,7 @@ def _note_attributes(
         for index, change in enumerate(note.attributes):
             known.setdefault(_spot(module, change.place.path), []).append((note, index))
     for change in changes:
-        owner, path = model.get_submodule(change.place.module), change.place.path
+        owner, path = modules[change.place.module], change.place.path
         note, same = notes[owner], known.setdefault(_spot(owner, path), [])
         refits = [r for r in note.refits if len(path) == 1 and path[0] in r.numbers]
         if refits:

@@ -43,6 +43,7 @@ def from_text(text: str) -> Positions:
     return np.concatenate([np.zeros(0, np.int64), *runs])
 
 
+@lru_cache(maxsize=256)
 def count(text: str) -> int:
     """How many positions a text stands for, without making them.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import Parameter, Signature, signature
 from typing import Any
 
-from ..axes import Analysis, Structure
-from ..capture import ModuleCall, Node
+from ..axes import Analysis, Structure, has_rule
+from ..axes._analysis import key_of
+from ..capture import ModuleCall, Node, Ref
 from ._tables import render
 
 
@@ -36,19 +38,59 @@ def _skeletons(analysis: Analysis) -> Iterator[str]:
 
 
 def _skeleton(analysis: Analysis, node: Node, why: str) -> str:
-    """A rule to fill in, with the shapes of the recorded call."""
+    """A rule to fill in, with the shapes of the recorded call. As it is, it pins all that it is given."""
     values = analysis.graph.values
     schema = getattr(node.op, "_schema", None)
-    names = [argument.name for argument in schema.arguments] if schema else ["*args", "**kwargs"]
+    parameters = _schema_parameters(schema) if schema else _forward_parameters(node.op.type)
+    names = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    pins = [line for name, value in given.items() if name != "module" for line in _pins(name, value)]
     inputs = ", ".join(str(values[id_].shape) for id_ in node.inputs)
     outputs = ", ".join(str(values[id_].shape) for id_ in node.outputs)
     register = f"torch.ops.{node.op}" if schema else node.op.type.__qualname__
-    several = "s, a list for each" if len(node.outputs) > 1 else ""
-    return (
-        f"# {why}\n"
-        f"@secateur.register_rule({register})\n"
-        f"def _(op, {', '.join(names)}):\n"
-        f"    # operands here: {inputs}; results: {outputs}\n"
-        "    # op.unify(a[0], b[1]): the same positions. op.pin(a[0], 'why'): not to be cut.\n"
-        f"    return [...]  # the dimensions of the result{several}"
-    )
+    fixed = '[op.fixed(size, "not stated yet") for size in {}]'
+    result = fixed.format("op.shape")
+    if not isinstance(node.result, Ref):
+        result = f"[{fixed.format('shape')} for shape in op.shapes]"
+    # A rule that does not fit the call is in the way of another.
+    away = [f"secateur.axes.unregister_rule({register})"] if has_rule(key_of(node)) else []
+    return "\n".join([
+        f"# {why}",
+        *away,
+        f"@secateur.register_rule({register})",
+        f"def _{Signature([Parameter('op', Parameter.POSITIONAL_OR_KEYWORD), *parameters])}:",
+        f"    # operands here: {inputs}; results: {outputs}",
+        "    # State how their dimensions relate: op.unify(x[0], y[1]) for the same positions. Then take",
+        "    # off the pins, and return the dimensions of the result: list(x) for an element-wise operator.",
+        *pins,
+        f"    return {result}",
+    ])  # fmt: skip
+
+
+def _schema_parameters(schema: Any) -> list[Parameter]:
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return [
+        Parameter(
+            argument.name,
+            kinds[argument.kwarg_only],
+            default=argument.default_value if argument.has_default_value() else Parameter.empty,
+        )
+        for argument in schema.arguments
+    ]
+
+
+def _forward_parameters(kind: type) -> list[Parameter]:
+    """Those of a module's forward, and ``module``, which holds its parameters by name."""
+    found = [p.replace(annotation=Parameter.empty) for p in signature(kind.forward).parameters.values()][1:]
+    module = Parameter("module", Parameter.KEYWORD_ONLY)
+    last = [p for p in found if p.kind is Parameter.VAR_KEYWORD]
+    return [*(p for p in found if p.kind is not Parameter.VAR_KEYWORD), module, *last]
+
+
+def _pins(name: str, value: Any) -> Iterator[str]:
+    """Lines that pin a tensor argument, or all tensors of a list."""
+    if isinstance(value, Ref):
+        yield f'    op.pin({name}, "not stated yet")'
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Ref) for item in value):
+        yield f"    for tensor in {name}:"
+        yield '        op.pin(tensor, "not stated yet")'

@@ -10,6 +10,7 @@ from ._tables import render
 
 if TYPE_CHECKING:
     from ..axes import Group, Label, Pin
+    from ..recovery import RecoveryReport
     from ..surgery import ParameterMap, Plan
     from ..verification import Verification
 
@@ -24,6 +25,7 @@ class PruneReport:
         groups: every group with the number of labels that were removed from it.
         verification: masked against small model, None if it was switched off.
         seconds: wall time by stage.
+        recovery: what was recovered after the cut; None if that was not asked for.
         pinned: what stayed out of reach, and why.
         reach: share of all parameter elements that at least one group can take off.
         zeroed: labels that stay as zeros, so that parts that the code wants equal stay equal.
@@ -43,6 +45,7 @@ class PruneReport:
     parameter_map: ParameterMap
     plan: Plan
     config: str = ""
+    recovery: RecoveryReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -70,6 +73,7 @@ class PruneReport:
         if self.zeroed:
             text += f"{len(self.zeroed)} labels stay as zeros: the code wants equal parts\n"
         text += f"{self.config}\n" if self.config else ""
+        text += f"{self.recovery}\n" if self.recovery is not None else ""
         return text + "seconds: " + ", ".join(f"{k} {v:.3f}" for k, v in self.seconds.items())
 
 

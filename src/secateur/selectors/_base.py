@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from .._errors import LabelError, ScoreError
-from ..axes import Group, Label, Structure
+from ..axes import Group, Label, Leaf, Structure
+from ..capture import without_gc
 from ..cost import settled_widths
 from ._bundles import Bundle, make_bundles
 from ._constraint import Constraints, allowed_widths
@@ -92,8 +93,18 @@ class LabelSelector(ABC):
         for group in groups:
             if torch.isnan(scores[group.name]).any():
                 raise ScoreError(f"the scores of group {group.name!r} hold NaN, so nothing is the lowest")
-        allowed = allowed_widths(groups, self.channels_constraint)
+        allowed = above_floors(snapshot.structure, allowed_widths(groups, self.channels_constraint))
         return Candidates(snapshot.structure, groups, scores, allowed)
+
+
+def above_floors(structure: Structure, allowed: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """Allowed widths without those that are below what a group has to keep."""
+    least = {dim: low for dim, low in structure.floors() if isinstance(dim, Leaf)}
+    axes = {group.name: group.axis for group in structure.groups}
+    return {
+        name: [width for width in widths if width >= least.get(axes[name], 1)] or widths[-1:]
+        for name, widths in allowed.items()
+    }
 
 
 def _snapshot_of(ir: PruningIR | Snapshot, name: str) -> Snapshot:
@@ -124,6 +135,7 @@ def lowest(scores: torch.Tensor, count: int) -> list[int]:
     return sorted(torch.argsort(scores, stable=True)[:count].tolist())
 
 
+@without_gc()
 def lowest_labels(candidates: Candidates, widths: Mapping[str, int]) -> list[Label]:
     """The lowest labels of each group, down to ``widths``."""
     return [
@@ -133,20 +145,22 @@ def lowest_labels(candidates: Candidates, widths: Mapping[str, int]) -> list[Lab
     ]
 
 
+@without_gc()
 def as_balances_allow(candidates: Candidates, labels: Iterable[Label]) -> list[Label]:
     """The labels that do go, in the order of the groups.
 
     Where a balance keeps a group wider than the labels would make it, the highest-scored stay.
     """
-    chosen: dict[str, list[int]] = {group.name: [] for group in candidates.groups}
-    for label in dict.fromkeys(labels):
-        chosen[label.group].append(label.index)
+    chosen: dict[str, set[int]] = {group.name: set() for group in candidates.groups}
+    for label in labels:
+        chosen[label.group].add(label.index)
     wanted = {group.name: group.size - len(chosen[group.name]) for group in candidates.groups}
     settled = settled_widths(candidates.structure, wanted)
     result: list[Label] = []
     for group in candidates.groups:
-        indices = torch.tensor(sorted(chosen[group.name]), dtype=torch.long)
-        scores = candidates.scores[group.name].cpu()[indices]
-        kept = indices[torch.argsort(scores, stable=True)[: group.size - settled[group.name]]]
-        result += [Label(group.name, index, group.source) for index in sorted(kept.tolist())]
+        gone = sorted(chosen[group.name])
+        if settled[group.name] != wanted[group.name]:
+            scores = candidates.scores[group.name].cpu()[torch.tensor(gone, dtype=torch.long)]
+            gone = [gone[rank] for rank in lowest(scores, group.size - settled[group.name])]
+        result += [Label(group.name, index, group.source) for index in gone]
     return result

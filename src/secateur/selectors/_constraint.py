@@ -86,6 +86,18 @@ def matching(patterns: Iterable[str], groups: Iterable[Group], what: str) -> dic
     return found
 
 
+def staircase(groups: Iterable[Group], step: int) -> dict[str, list[int]]:
+    """Widths that are multiples of ``step``, for each group of at least two steps; any for the others.
+
+    Small groups, such as the heads of attention, are no channels that a vector unit would like in
+    eights.
+    """
+    return {
+        group.name: ChannelsConstraint(step=step if group.size >= 2 * step else 1).widths(group.size)
+        for group in groups
+    }
+
+
 def allowed_widths(groups: Iterable[Group], constraints: Constraints) -> dict[str, list[int]]:
     """The widths that each group may have, ascending, by name."""
     groups = list(groups)

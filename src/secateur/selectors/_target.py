@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ from torch import nn
 
 from .._errors import LabelError, TargetError
 from ..axes import Label
-from ..cost import BoundCost, CostFunction, MeasuredCost, WidthCost
+from ..cost import BoundCost, CostFunction, Measurable, MeasuredCost, WidthCost
 from ._base import Candidates, LabelSelector, lowest_labels
-from ._constraint import Constraints
+from ._constraint import Constraints, staircase
 from ._ranking import labels_of
 
 if TYPE_CHECKING:
@@ -65,20 +65,20 @@ class LevelCost:
     """The cost of a model whose bundles stand at given levels.
 
     ``predict`` is the bound cost; ``measure`` what the model really takes there, which differs only for
-    costs that predict a time and can measure it too.
+    costs that predict a time and can measure it too. Such a cost is a staircase: unless ``constrained``,
+    widths are multiples of its step.
     """
 
-    def __init__(self, function: CostFunction, snapshot: Snapshot, candidates: Candidates) -> None:
-        self.bundles = candidates.bundles()
+    def __init__(
+        self, function: CostFunction, snapshot: Snapshot, candidates: Candidates, *, constrained: bool
+    ) -> None:
         self._snapshot = snapshot
         self._whole = {group.name: group.size for group in candidates.structure.groups}
-        self._measured: dict[tuple[int, ...], float] = {}
-        self._function: Callable[[nn.Module], Any] | None = None
+        self._measured: dict[tuple[int, ...], list[float]] = {}
         # A cost of widths that costs nothing to ask, or a function of models, a surgery each time.
         self.cheap = isinstance(function, WidthCost)
         if isinstance(function, WidthCost):
             self.bound: BoundCost = function.bind(snapshot)
-            self._function = function if callable(function) else None
         else:
             chosen = candidates
 
@@ -86,11 +86,14 @@ class LevelCost:
                 return lowest_labels(chosen, widths)
 
             self.bound = MeasuredCost(snapshot, function, labels_for)
+        if isinstance(self.bound, Measurable) and not constrained:
+            candidates = replace(candidates, allowed=staircase(candidates.groups, self.bound.step))
+        self.bundles = candidates.bundles()
 
     @property
     def exact(self) -> bool:
         """Whether what is predicted is what is measured."""
-        return self._function is None
+        return not isinstance(self.bound, Measurable)
 
     @property
     def top(self) -> list[int]:
@@ -113,15 +116,18 @@ class LevelCost:
         bundle = self.bundles[index]
         return self.bound.curve(self.widths(levels), [bundle.widths(option) for option in options])
 
-    def measure(self, levels: Sequence[int]) -> float:
-        """The cost that a model cut to these levels has."""
-        if self._function is None:
+    def measure(self, levels: Sequence[int], *, again: bool = False) -> float:
+        """The cost that a model cut to these levels has; the same levels are measured once.
+
+        With ``again`` once more; the result is the mean of all measurements.
+        """
+        labels = labels_of(self.bundles, levels)
+        if not isinstance(self.bound, Measurable) or not labels:  # a prediction starts at the whole model
             return self.predict(levels)
-        key = tuple(levels)
-        if key not in self._measured:
-            model = self._snapshot.cut_copy(labels_of(self.bundles, levels))
-            self._measured[key] = float(self._function(model))
-        return self._measured[key]
+        found = self._measured.setdefault(tuple(levels), [])
+        if again or not found:
+            found.append(self.bound.measure(self._snapshot.cut_copy(labels)))
+        return sum(found) / len(found)
 
     def value(self, levels: Sequence[int]) -> float:
         """The sum of the scores that stay."""
@@ -158,7 +164,12 @@ class LatencyLabelSelector(LabelSelector):
     def _select(self, snapshot: Snapshot, candidates: Candidates) -> list[Label]:
         self.rounds = []
         self._start = time.perf_counter()
-        cost = LevelCost(self.latency_calculation_function, snapshot, candidates)
+        cost = LevelCost(
+            self.latency_calculation_function,
+            snapshot,
+            candidates,
+            constrained=self.channels_constraint is not None,
+        )
         levels = cost.top
         if cost.measure(levels) > self.target_latency:
             lowest = cost.measure([0] * len(levels))

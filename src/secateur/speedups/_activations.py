@@ -32,6 +32,9 @@ def to_parameters(masks: Masks, model: nn.Module) -> list[ActivationMask]:
     for mask in masks.activations:
         if bool(mask.keep.all()):
             continue
+        if mask.additive:
+            rest.append(mask)
+            continue
         module = model.get_submodule(mask.module)
         found = _of_input(module, mask) if mask.is_input else _of_output(module, mask)
         if found is None:
@@ -134,7 +137,7 @@ class _Hook:
 
     def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         """A forward hook."""
-        return _replaced(output, self.mask.key, self._where, lambda tensor: self._times(module, tensor))
+        return replace_item(output, self.mask.key, self._where, lambda tensor: self._times(module, tensor))
 
     def on_input(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -146,11 +149,11 @@ class _Hook:
             return self._times(module, tensor)
 
         if key in kwargs:
-            return args, _replaced(kwargs, key, self._where, change)
-        index = int(key) if key.isdigit() else _position(module, key, self._where)
+            return args, replace_item(kwargs, key, self._where, change)
+        index = int(key) if key.isdigit() else argument_position(module, key, self._where)
         if index >= len(args):
             raise MaskError(f"{self._where}: the module is called with {len(args)} positional arguments")
-        return tuple(_replaced(args, str(index), self._where, change)), kwargs
+        return tuple(replace_item(args, str(index), self._where, change)), kwargs
 
     @property
     def _where(self) -> str:
@@ -165,7 +168,20 @@ class _Hook:
             self.checked = True
         mask = module._buffers[self.buffer]
         assert mask is not None
-        return tensor * mask
+        return tensor + mask if self.mask.additive else tensor * mask
+
+    def values(self, like: Tensor) -> Tensor:
+        """What the buffer holds: 1 where something is kept, or 0 if the mask is added."""
+        keep = compact(self.mask.keep).to(like.device)
+        if self.mask.additive:
+            return torch.zeros(keep.shape, dtype=like.dtype, device=like.device).masked_fill(
+                ~keep, -torch.inf
+            )
+        return keep.to(like.dtype)
+
+    def hides(self, buffer: Tensor) -> bool:
+        """Whether anything is masked in what is left of the buffer."""
+        return bool((buffer != 0).any()) if self.mask.additive else not bool(buffer.all())
 
 
 @contextlib.contextmanager
@@ -177,7 +193,7 @@ def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Generato
         for hook in hooks:
             module = model.get_submodule(hook.mask.module)
             like = next(model.parameters(), torch.empty(()))
-            module.register_buffer(hook.buffer, compact(hook.mask.keep).to(like.device, like.dtype), False)
+            module.register_buffer(hook.buffer, hook.values(like), False)
             if hook.mask.is_input:
                 handles.append(module.register_forward_pre_hook(hook.on_input, with_kwargs=True))
             else:
@@ -195,7 +211,7 @@ def masking_hooks(model: nn.Module, masks: Sequence[ActivationMask]) -> Generato
 def leftovers(model: nn.Module, hooked: Sequence[_Hook]) -> list[ActivationMask]:
     """Masks that still hide something in the small model."""
     buffers = dict(model.named_buffers())
-    return [hook.mask for hook in hooked if not bool(buffers[hook.path].all())]
+    return [hook.mask for hook in hooked if hook.hides(buffers[hook.path])]
 
 
 def refuse_leftovers(masks: Sequence[ActivationMask]) -> None:
@@ -212,22 +228,34 @@ def refuse_leftovers(masks: Sequence[ActivationMask]) -> None:
         )
 
 
-def _position(module: nn.Module, name: str, where: str) -> int:
+def argument_position(module: nn.Module, name: str, where: str) -> int:
+    """Which positional argument of a module's forward has a name.
+
+    Raises:
+        MaskError: if none has.
+    """
     names = list(inspect.signature(module.forward).parameters)
     if name not in names:
         raise MaskError(f"{where}: {type(module).__name__}.forward has no argument {name!r}, but {names}")
     return names.index(name)
 
 
-def _replaced(tree: Any, key: str, where: str, change: Callable[[Tensor], Tensor]) -> Any:
-    """``tree`` with the tensor at ``key`` changed."""
+def replace_item(tree: Any, key: str, where: str, change: Callable[[Tensor], Tensor]) -> Any:
+    """Arguments or outputs of a module with the tensor at ``key`` changed.
+
+    Raises:
+        MaskError: if there is nothing at ``key``.
+
+    >>> replace_item((torch.ones(1), {"x": 1}), "0", "relu, target '_input_0'", lambda tensor: tensor * 2)
+    (tensor([2.]), {'x': 1})
+    """
     if isinstance(tree, Tensor) and key == "0":
         return change(tree)
     if isinstance(tree, Mapping) and key in tree:
         items = dict(tree) | {key: change(tree[key])}
         return items if type(tree) is dict else type(tree)(**items)
     if isinstance(tree, Mapping) and key.isdigit() and int(key) < len(tree):
-        return _replaced(tree, list(tree)[int(key)], where, change)
+        return replace_item(tree, list(tree)[int(key)], where, change)
     if isinstance(tree, (list, tuple)) and key.isdigit() and int(key) < len(tree):
         items = [change(item) if i == int(key) else item for i, item in enumerate(tree)]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)

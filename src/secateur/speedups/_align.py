@@ -15,9 +15,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ..axes import STATE, Analysis, Concat, Dim, Leaf, Product, Structure
+from ..axes import STATE, Analysis, Concat, Dim, Leaf, Product, Structure, leaves_of
 from ..capture import Source, Value, owned_tensors
-from ..masks import Block, Constants, Exit, Reading, ReadingExit, Removal, Why
+from ..masks import Block, Constants, Reading, Removal, Why, compress
 from ..surgery import Undo
 
 
@@ -104,10 +104,10 @@ class Alignment:
         return [(p, order) for p, order in found if not bool((order == torch.arange(p.inner.size)).all())]
 
 
-def find_alignment(structure: Structure, constants: Constants, exits: Sequence[Exit]) -> Alignment:
+def find_alignment(structure: Structure, constants: Constants) -> Alignment:
     """Pairs of every grouped convolution, where nothing else tells their channels apart."""
     offered = {group.axis for group in structure.groups}
-    readings = [exit_.reading for exit_ in exits if isinstance(exit_, ReadingExit)]
+    readings = [reading for layer in constants.layers.values() for reading in layer.readings]
     candidates: dict[tuple[Leaf, Leaf], None] = {}
     for reading in readings:
         for dim in (reading.columns, reading.rows[0]) if reading.weights.shape[0] > 1 else ():
@@ -138,11 +138,11 @@ def _places(analysis: Analysis, axes: set[Leaf], grouped: Mapping[str, Reading])
     layers = {id(reading.node) for reading in grouped.values()}
     for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
         if operator is not None:
-            dims = [dim for dim, _ in operator.inexact_dims] + [dim for _, dim, _ in operator.inexact_if]
+            dims = [dim for dim, _ in operator.statistics] + [dim for _, dim, _ in operator.inexact_if]
             dims += [] if id(node) in layers else [total.dim for total in operator.sums]
             every += [_Place(analysis.algebra.resolve(dim)) for dim in dims]
     for place in every:
-        for axis in axes.intersection(_leaves(place.dim)):
+        for axis in axes.intersection(leaves_of(place.dim)):
             found[axis].append(place)
     return found
 
@@ -156,14 +156,6 @@ def _movable(place: _Place, outer: Leaf, inner: Leaf, grouped: Mapping[str, Read
         return False
     reading = grouped.get(value.name)
     return reading is not None and reading.weights.shape[0] == outer.size
-
-
-def _leaves(dim: Dim) -> Iterator[Leaf]:
-    if isinstance(dim, Leaf):
-        yield dim
-    else:
-        for item in dim.factors if isinstance(dim, Product) else dim.parts:
-            yield from _leaves(item)
 
 
 def _side_by_side(dim: Dim, outer: Leaf, inner: Leaf) -> bool:
@@ -182,15 +174,10 @@ def _side_by_side(dim: Dim, outer: Leaf, inner: Leaf) -> bool:
 def reorder(model: nn.Module, analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], undo: Undo) -> None:
     """Let channels change places in all parameters and buffers, in place."""
     owned = {name: tensor for _, name, tensor in owned_tensors(model)}
-    for value in analysis.graph.state(*STATE):
-        dims = analysis.dims_of(value.id)
-        for pair, order in orders:
-            for position, dim in enumerate(dims):
-                if pair.inner not in _leaves(dim):
-                    continue
-                held = owned[value.name]
-                for tensor in [held] if held.grad is None else [held, held.grad]:
-                    _reorder(tensor.detach(), position, dims, pair, order, undo)
+    for value, position, pair, order in _moved(analysis, orders, STATE):
+        held, dims = owned[value.name], analysis.dims_of(value.id)
+        for tensor in [held] if held.grad is None else [held, held.grad]:
+            _reorder(tensor.detach(), position, dims, pair, order, undo)
 
 
 def reorder_masks(
@@ -198,14 +185,26 @@ def reorder_masks(
 ) -> dict[str, Tensor]:
     """Masks of parameters in the order that :func:`reorder` brings these into."""
     result = dict(masks)
-    for value in analysis.graph.state(Source.PARAMETER):
-        for pair, order in orders if value.name in masks else ():
-            dims = analysis.dims_of(value.id)
-            for position, dim in enumerate(dims):
-                if pair.inner in _leaves(dim):
-                    result[value.name] = result[value.name].clone()
-                    _reorder(result[value.name], position, dims, pair, order, Undo(enabled=False))
+    for value, position, pair, order in _moved(analysis, orders, (Source.PARAMETER,)):
+        if value.name in masks:
+            dims, keep = analysis.dims_of(value.id), result[value.name]
+            (small,) = compress(keep)
+            if small.shape[position] > 1:  # along other dimensions it is alike in any order
+                moved = keep.clone() if dims[position] is pair.inner else small.clone()
+                _reorder(moved, position, dims, pair, order, Undo(enabled=False))
+                result[value.name] = moved.expand(keep.shape)
     return result
+
+
+def _moved(
+    analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], sources: Sequence[Source]
+) -> Iterator[tuple[Value, int, Pair, Tensor]]:
+    """Every tensor of the model with a dimension in which channels change places, and how."""
+    by_axis = {pair.inner: (pair, order) for pair, order in orders}
+    for value in analysis.graph.state(*sources) if orders else ():
+        for position, dim in enumerate(analysis.dims_of(value.id)):
+            for axis in by_axis.keys() & set(leaves_of(dim)):
+                yield (value, position, *by_axis[axis])
 
 
 def _reorder(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import CaptureError, MaskError, SurgeryError, VerificationError
 from .._snapshot import Settings, Snapshot
 from ..axes import Leaf, Positions
-from ..capture import Node
+from ..capture import Node, without_gc
 from ..cost import count_macs, count_parameters
 from ..masks import (
     ActivationMask,
@@ -28,7 +28,9 @@ from ..masks import (
     Terms,
     Update,
     Why,
+    find_competitions,
     find_exits,
+    release_competitors,
     start_removal,
 )
 from ..persistence import note_cut
@@ -38,7 +40,7 @@ from ._activations import leftovers, masking_hooks, refuse_leftovers, to_paramet
 from ._align import Pair, find_alignment, reorder, reorder_masks
 from ._bake import bake, bake_slices, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
-from ._report import SpeedupReport
+from ._report import ModuleChange, SpeedupReport, describe_modules
 from ._stand_in import Merge, StandIns, merge_columns
 from ._why import Explainer
 
@@ -87,6 +89,8 @@ class Engine:
         self.snapshot = self.make_snapshot()
         with baked(self.model, self.masks.parameters), masking_hooks(self.model, self.hooked):
             try:
+                if any(mask.additive for mask in self.hooked):
+                    release_competitors(self.snapshot.analysis)
                 self.structure = self.snapshot.structure
             except CaptureError as error:
                 if isinstance(error.__cause__, MaskError):
@@ -101,7 +105,7 @@ class Engine:
 
     def infer(self) -> None:
         """Follow constants through the graph."""
-        with self.timed("constants"):
+        with self.stage("constants"):
             self.start_inference()
             for node in self.snapshot.graph.nodes:
                 self.direct(node)
@@ -119,8 +123,8 @@ class Engine:
     def finish_inference(self) -> None:
         """After the last :meth:`direct`: nothing is removed yet, and nothing is decided to stay."""
         self.constants = self._forward.constants
+        self.alignment = find_alignment(self.structure, self.constants)  # first: exits ask of joint axes too
         self.exits = self.find_exits(self.constants)
-        self.alignment = find_alignment(self.structure, self.constants, self.exits)
         self.removal = start_removal(self.alignment.axes(self.structure), self.exits)
 
     def indirect(self, node: Node) -> bool:
@@ -143,10 +147,10 @@ class Engine:
 
     def find_exits(self, constants: Constants) -> list[Exit]:
         """Where axes end, and what is asked there."""
-        exits = find_exits(constants)
+        exits = [*find_exits(constants), *find_competitions(constants)]
         resolve = self.snapshot.analysis.algebra.resolve
         for dim, reason in self._stated:
-            axes = dict.fromkeys(self.snapshot.analysis.algebra.leaves(resolve(dim)))
+            axes = dict.fromkeys(axis for axis, _, _ in constants.addresses.of(resolve(dim)))
             every = [
                 Block(axis, torch.ones(axis.size, dtype=torch.bool), Why.STATISTICS, None, reason)
                 for axis in axes
@@ -160,7 +164,7 @@ class Engine:
         Raises:
             SurgeryError: with ``on_inexact="raise"``, if something masked could only be removed inexactly.
         """
-        with self.timed("decide"):
+        with self.stage("decide"):
             decision = self._decide(self.terms)
             if self.on_inexact == "raise":
                 self._refuse_inexact(decision)
@@ -264,12 +268,12 @@ class Engine:
         observer = (
             Observer([self.snapshot.recorded()]) if self.verify and not self._without_values() else None
         )
-        masks = self.masks.parameters
+        masks, texts = self.masks.parameters, describe_modules(self.model, plan)
         with masking_hooks(self.model, self.hooked) as hooked:
-            with self.timed("reference"), baked(self.model, masks):
-                if observer is not None:
+            if observer is not None:
+                with self.stage("reference"), baked(self.model, masks):
                     observer.reference(self.model)
-            with self.timed("surgery"):
+            with self.stage("surgery"):
                 first = {*self._written(), *self.needed_whole()}
                 bake(self.model, {name: keep for name, keep in masks.items() if name in first}, undo)
                 add_to_biases(self.model, decision.folds, undo)
@@ -282,9 +286,13 @@ class Engine:
                 bake_slices(self.model, rest, own, undo)
                 create_biases(self.model, decision.folds, decision.orders, own, undo)
             refuse_leftovers(leftovers(self.model, hooked))
-        with self.timed("verification"):
-            verification = observer.compare(self.model) if observer is not None else None
-        report = self._report(plan, verification)
+        verification = None
+        if observer is not None:
+            with self.stage("verification"):
+                verification = observer.compare(self.model)
+        after = describe_modules(self.model, plan)
+        modules = [ModuleChange(path, text, after.get(path, "replaced")) for path, text in texts.items()]
+        report = self._report(plan, modules, verification)
         self._judge(report)
         note_cut(self.model, plan)
         return report
@@ -306,9 +314,11 @@ class Engine:
         """A place for customisation: replace modules, and return the plan for the others."""
         return plan
 
-    def _report(self, plan: Plan, verification: Verification | None) -> SpeedupReport:
+    def _report(
+        self, plan: Plan, modules: list[ModuleChange], verification: Verification | None
+    ) -> SpeedupReport:
         analysis, removal = self.snapshot.analysis, self.decision.removal
-        with self.timed("report"):
+        with self.stage("report"):
             joined = {pair.inner for pair in self.alignment.pairs}
             why = Explainer(self.structure, self.constants, self.masks, removal, self.model, joined)
             staying, scattered = why.stays(), why.scattered()
@@ -316,6 +326,7 @@ class Engine:
             parameters=(count_parameters(analysis), sum(p.numel() for p in self.model.parameters())),
             macs=(count_macs(analysis), count_macs(analysis, plan.keep)),
             asked=self.masks.sparsity,
+            modules=modules,
             plan=plan,
             folded=[fold.folded() for fold in self.decision.folds],
             inexact=self._inexact(removal),
@@ -362,10 +373,11 @@ class Engine:
         )
 
     @contextlib.contextmanager
-    def timed(self, stage: str) -> Generator[None]:
-        """Add the wall time of the body to a stage's."""
+    def stage(self, name: str) -> Generator[None]:
+        """Run one stage: without Python's garbage collector, its wall time added to ``seconds``."""
         start = time.perf_counter()
         try:
-            yield
+            with without_gc():
+                yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import SurgeryError
-from .._snapshot import Settings, Snapshot
-from ..axes import TABLE, Analysis, analyse
-from ..capture import Detail, Node, Source, unwrap
-from ..masks import Known, MaskDict, Step, Update, check_masks, read_masks
-from ..surgery import Plan, TensorChange, Undo
+from ..capture import Node, unwrap
+from ..masks import Known, MaskDict, check_masks, read_masks
 from ._boundary import boundary
-from ._customize import DefaultReplacer, MaskUpdater, ModuleMasks, ReplaceFunction, rules_of
-from ._engine import Engine
+from ._custom_engine import CustomEngine, CustomSettings
+from ._customize import DefaultReplacer, MaskUpdater, ModuleMasks, ReplaceFunction
 from ._report import SpeedupReport
 
 
@@ -91,7 +87,7 @@ class ModelSpeedup:
         self.bound_model = unwrap(graph_module if graph_module is not None else model)
         self.masks = read_masks(masks, map_location) if isinstance(masks, (str, Path)) else masks
         found = check_masks(self.masks, self.bound_model)
-        args, kwargs = _inputs(dummy_input)
+        args, kwargs = dummy_inputs(dummy_input)
         given = [*(customized_replacers or ()), *(customized_mask_updaters or ())]
         functions: Mapping[str, ReplaceFunction] = {}
         if isinstance(customized_replace_func, Mapping):
@@ -103,12 +99,12 @@ class ModelSpeedup:
         if functions:
             self.replacers.append(DefaultReplacer(functions))
         types = tuple(t for u in self.mask_updaters for t in getattr(u, "module_types", ()))
-        settings = _Settings(module_types=types)
-        self._engine = _Engine(
+        settings = CustomSettings(module_types=types)
+        self._engine = CustomEngine(
             self.bound_model, args, kwargs, found, on_inexact, statistics, verify, settings, speedup=self
         )
         self._stage = 0
-        self._replaced: dict[str, nn.Module] = {}
+        self.replaced: dict[str, nn.Module] = {}
         self.report: SpeedupReport | None = None
 
     @cached_property
@@ -145,12 +141,12 @@ class ModelSpeedup:
         """Follow constants forward and needs backward, until nothing changes any more."""
         self._reach(1)
         if self._stage < 2:
-            with self._engine.timed("constants"):
+            with self._engine.stage("constants"):
                 self._engine.start_inference()
                 for node in self.node_infos:
                     self.update_direct_sparsity(node)
                 self._engine.finish_inference()
-            with self._engine.timed("decide"):
+            with self._engine.stage("decide"):
                 while any([self.update_indirect_sparsity(node) for node in reversed(self.node_infos)]):
                     pass
             self._engine.decide()
@@ -232,118 +228,17 @@ class ModelSpeedup:
         assert before is not None
         module.train(before.training)
         parent._modules[name] = module
-        self._replaced[path] = module
+        self.replaced[path] = module
 
 
-def _inputs(dummy_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def dummy_inputs(dummy_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and keyword arguments of one call: NNI's ``dummy_input`` may be any of three things.
+
+    >>> dummy_inputs([1, 2]), dummy_inputs({"x": 1}), dummy_inputs(torch.ones(1))
+    (((1, 2), {}), ((), {'x': 1}), ((tensor([1.]),), {}))
+    """
     if isinstance(dummy_input, Mapping):
         return (), dict(dummy_input)
     if isinstance(dummy_input, (tuple, list)):
         return tuple(dummy_input), {}
     return (dummy_input,), {}
-
-
-@dataclass
-class _Engine(Engine):
-    """The engine, with the customisations of a :class:`ModelSpeedup`."""
-
-    speedup: ModelSpeedup | None = None
-    replacing: Undo | None = field(default=None, repr=False)
-
-    @property
-    def _owner(self) -> ModelSpeedup:
-        assert self.speedup is not None
-        return self.speedup
-
-    def make_snapshot(self) -> Snapshot:
-        """Module types of updaters are recorded whole, and their rules apply."""
-        return _Customized("speedup", self.model, self.args, self.kwargs, self.settings, speedup=self._owner)
-
-    def updates(self) -> dict[int, Update]:
-        """Updaters instead of transfers, for the nodes that they know."""
-        found: dict[int, Update] = {}
-        for node in self.snapshot.graph.nodes:
-            updater = next((u for u in self._owner.mask_updaters if u.detect(self._owner, node)), None)
-            if updater is not None:
-                found[node.index] = lambda step, u=updater: self._updated(u, step)
-        return found
-
-    def _updated(self, updater: MaskUpdater, step: Step) -> Any:
-        self._step = step
-        return updater.direct_update_process(self._owner, step.node)
-
-    def known_of(self, tensor: int) -> Known:
-        """What is known of a tensor at this moment."""
-        return self._step.known_of(tensor)
-
-    def mask_of_parameter(self, name: str) -> Tensor | None:
-        """1 where a parameter stays and is not masked; None if it is not in the graph."""
-        value = next((v for v in self.snapshot.graph.values if name in v.names), None)
-        if value is None or value.source is not Source.PARAMETER:
-            return None
-        mask = self.mask_of_tensor(value.id)
-        given = self.masks.parameters.get(value.name)
-        return mask if given is None else mask * given.to(mask)
-
-    def mask_of_tensor(self, id_: int) -> Tensor:
-        """1 where a tensor stays."""
-        shape = self.snapshot.graph.values[id_].shape
-        mask = torch.ones(shape)
-        for dim, expression in enumerate(self.snapshot.analysis.dims_of(id_)):
-            gone = self.constants.addresses.positions(expression, self.removal.removed)
-            mask.index_fill_(dim, torch.nonzero(gone).flatten(), 0)
-        return mask
-
-    def needed_whole(self) -> Iterable[str]:
-        """All parameters, where somebody replaces modules."""
-        return self.masks.parameters if self._owner.replacers else ()
-
-    def replace(self, plan: Plan, undo: Undo) -> Plan:
-        """Ask the replacers; what they replaced is not cut."""
-        self.replacing = undo
-        try:
-            for replacer in self._owner.replacers:
-                replacer.replace_modules(self._owner)
-        finally:
-            self.replacing = None
-        paths = tuple(f"{path}." for path in self._owner._replaced)
-        if not paths:
-            return plan
-        rest = []
-        for change in plan.tensors:
-            names = tuple(name for name in change.names if not name.startswith(paths))
-            if names:
-                rest.append(TensorChange(names, change.source, change.before, change.after, change.positions,
-                                         change.scales, change.zeros))  # fmt: skip
-        attributes = [c for c in plan.attributes if not f"{c.place.module}.".startswith(paths)]
-        refits = [r for r in plan.refits if not f"{r.module}.".startswith(paths)]
-        return Plan(plan.keep, rest, attributes, refits, plan.zeroed, plan.removed)
-
-
-@dataclass
-class _Settings(Settings):
-    """Module types of mask updaters are recorded as one node each."""
-
-    module_types: tuple[type, ...] = ()
-
-    def detail(self, model: nn.Module) -> Detail:
-        """What to record whole."""
-        plain = super().detail(model)
-        return Detail(
-            lambda op: plain.has_rule(op) or (isinstance(op, type) and issubclass(op, self.module_types)),
-            plain.is_leaf,
-        )
-
-
-@dataclass
-class _Customized(Snapshot):
-    """A snapshot that knows the rules of mask updaters."""
-
-    speedup: ModelSpeedup | None = None
-
-    @cached_property
-    def analysis(self) -> Analysis:
-        """Dimensions of every tensor, by our rules and those of the updaters."""
-        assert self.speedup is not None
-        rules = rules_of(self.speedup.mask_updaters, self.speedup, self.graph)
-        return analyse(self.graph, {**TABLE, **dict(rules)})

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..report import render
 from ..surgery import Plan
 from ..verification import Verification
@@ -38,6 +41,37 @@ class Staying:
         return f"{self.module} {word} {numbers} {'stay' if many else 'stays'}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class ModuleChange:
+    """A module that was made smaller: its path, and what it printed as before and after."""
+
+    path: str
+    before: str
+    after: str
+
+
+def describe_modules(model: nn.Module, plan: Plan) -> dict[str, str]:
+    """What every module prints as that owns a tensor of the plan; the tensors where it says nothing."""
+    tensors: dict[str, list[str]] = {}
+    for change in plan.tensors:
+        for name in change.names:
+            tensors.setdefault(name.rpartition(".")[0], []).append(name)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    texts = {}
+    for path, names in tensors.items():
+        if path not in modules:  # a replacer made something else of what it was in
+            continue
+        module = modules[path]
+        sizes = {name: getattr(module, name.rpartition(".")[2], None) for name in names}
+        own = module.extra_repr() or ", ".join(
+            f"{name.rpartition('.')[2]} {tuple(tensor.shape)}"
+            for name, tensor in sizes.items()
+            if isinstance(tensor, torch.Tensor)
+        )
+        texts[path] = f"{type(module).__name__}({own})"
+    return texts
+
+
 @dataclass
 class SpeedupReport:
     """What a speed-up did to a model. Printing it gives tables.
@@ -46,6 +80,7 @@ class SpeedupReport:
         parameters: number of parameter elements before and after.
         macs: multiply-accumulates of one forward at the given inputs, before and after.
         asked: share of the elements of the masked parameters that masks hide.
+        modules: every module whose own tensors got smaller, before and after.
         plan: all changes, tensor by tensor.
         folded: constants that were added to biases.
         inexact: what was done that changes the outputs; empty if every step is exact.
@@ -60,6 +95,7 @@ class SpeedupReport:
     parameters: tuple[int, int]
     macs: tuple[int, int]
     asked: float
+    modules: list[ModuleChange]
     plan: Plan
     folded: list[Folded]
     inexact: list[str]
@@ -91,9 +127,9 @@ class SpeedupReport:
             ["MACs", *self.macs, _share(self.macs)],
         ]
         text = render(["", "before", "after", "left"], rows)
-        changed = [["\n".join(c.names), tuple(c.before), tuple(c.after)] for c in self.plan.tensors]
-        if changed:
-            text += render(["tensor", "before", "after"], changed)
+        if self.modules:
+            changed = [[change.path or "the model", change.before, change.after] for change in self.modules]
+            text += render(["module", "before", "after"], changed)
         text += (
             f"sparsity asked {self.asked:.1%} of the masked parameters, realised {self.realised:.1%} of all\n"
         )

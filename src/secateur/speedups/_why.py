@@ -26,6 +26,9 @@ _MEETINGS = {
 }
 
 
+_NOT_ALL = "other positions that have to go with it are not masked"
+
+
 @dataclass
 class Explainer:
     """Looks up what keeps masked positions.
@@ -49,9 +52,12 @@ class Explainer:
         nodes = self.constants.analysis.graph.nodes
         self._nodes = [(node, node.inputs, node.outputs) for node in nodes]
         self._made_by: dict[int, list[Node]] = defaultdict(list)
-        for node in self.constants.analysis.graph.nodes:
-            for id_ in node.outputs:
+        self._read_by: dict[int, list[int]] = defaultdict(list)
+        for node, inputs, outputs in self._nodes:
+            for id_ in outputs:
                 self._made_by[id_].append(node)
+            for id_ in inputs:
+                self._read_by[id_].append(node.index)
 
     def stays(self) -> list[Staying]:
         """Masked positions that are not removed, by module and reason."""
@@ -90,11 +96,12 @@ class Explainer:
             masked = masked & ~self.constants.addresses.positions(expression, self.removal.removed)
             if bool(masked.any()):
                 reasons: dict[str, list[int]] = defaultdict(list)
-                for position, reason in self._reasons(value, expression, masked):
-                    reasons[reason].append(position)
+                for positions, reason in self._reasons(value, expression, masked):
+                    reasons[reason] += positions.tolist()
                 what = self._word(module, target, dim, keep.dim())
-                for reason, positions in reasons.items():
-                    yield Staying(module, target, what, tuple(positions), reason)
+                for reason, numbers in reasons.items():
+                    if numbers:
+                        yield Staying(module, target, what, tuple(sorted(numbers)), reason)
 
     def _word(self, module: str, target: str, dim: int, ndim: int) -> str:
         kind = type(self.model.get_submodule(module))
@@ -107,42 +114,47 @@ class Explainer:
             else "row"
         )
 
-    def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[int, str]]:
-        """A reason for every masked position that stays."""
+    def _reasons(self, value: Value, expression: Dim, masked: Tensor) -> Iterator[tuple[Tensor, str]]:
+        """The numbers of masked positions that stay, with the reason of each lot."""
         every = self.constants.addresses.of(expression)
         addresses = [address for address in every if address[0] not in self.joined]
         # First the axes whose labels are masked as a whole: of these something could have come.
         whole = {i: _whole_labels(axis, at, labels, masked) for i, (axis, at, labels) in enumerate(addresses)}
-        done = torch.zeros_like(masked)
+        left = masked.clone()
         for partly in (False, True):
             for i, (axis, at, labels) in enumerate(addresses):
-                here = masked[at] & ~done[at] & (torch.tensor(partly) | whole[i][labels])
+                here = left[at] & (torch.tensor(partly) | whole[i][labels])
                 if not bool(here.any()):
                     continue
-                texts = {} if partly and axis not in self.structure.pinned else self._of_axis(
-                    value, axis, labels[here].unique()
-                )  # fmt: skip
-                for position, label in zip(at[here].tolist(), labels[here].tolist(), strict=True):
-                    done[position] = True
-                    yield position, texts.get(label, "other positions that have to go with it are not masked")
-        for position in torch.nonzero(masked & ~done).flatten().tolist():
-            yield position, "a dimension of size 1 cannot be shortened"
+                left[at[here]] = False
+                if not partly or axis in self.structure.pinned:
+                    wanted = torch.zeros(axis.size, dtype=torch.bool)
+                    wanted[labels[here]] = True
+                    for text, found in self._of_axis(value, axis, wanted):
+                        chosen = here & found[labels]
+                        yield at[chosen], text
+                        here &= ~chosen
+                yield at[here], _NOT_ALL
+        yield torch.nonzero(left).flatten(), "a dimension of size 1 cannot be shortened"
 
-    def _of_axis(self, value: Value, axis: Leaf, labels: Tensor) -> dict[int, str]:
+    def _of_axis(self, value: Value, axis: Leaf, wanted: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """What keeps ``wanted`` labels of an axis, and which of them."""
         if axis in self.structure.pinned:
             reason, node = self.structure.pinned[axis][0]
-            text = reason + (f" (in {node.module})" if node is not None and node.module else "")
-            return dict.fromkeys(labels.tolist(), text)
-        deaths = self._deaths(value, axis, labels)
-        texts = {}
-        for label in labels.tolist():
-            block = next((b for b in self._blocks[axis] if bool(b.labels[label])), None)
-            texts[label] = self._text(value, block, deaths.get(label))
-        return texts
+            yield reason + (f" (in {node.module})" if node is not None and node.module else ""), wanted
+            return
+        for block in self._blocks[axis]:
+            kept = wanted & block.labels
+            if not bool(kept.any()):
+                continue
+            wanted = wanted & ~kept
+            if block.why is Why.ALIVE:
+                for death, labels in self._deaths(value, axis, kept):
+                    yield self._text(value, block, death), labels
+            else:
+                yield self._text(value, block, None), kept
 
-    def _text(self, value: Value, block: Block | None, death: Node | None) -> str:
-        if block is None:
-            return "other positions that have to go with it are not masked"
+    def _text(self, value: Value, block: Block, death: Node | None) -> str:
         where = _place(block.node)
         if block.why is Why.ALIVE:
             return (
@@ -187,29 +199,32 @@ class Explainer:
         """The last node that made or wrote a tensor before another one read it."""
         return next((n for n in reversed(self._made_by[id_]) if n.index < before.index), None)
 
-    def _deaths(self, value: Value, axis: Leaf, labels: Tensor) -> dict[int, Node]:
-        """For labels that a masked parameter makes constant: the operator where they cease to be."""
-        wanted = torch.zeros(axis.size, dtype=torch.bool)
-        wanted[labels] = True
+    def _deaths(self, value: Value, axis: Leaf, wanted: Tensor) -> Iterator[tuple[Node | None, Tensor]]:
+        """Where labels that a masked parameter makes constant cease to be: (operator, labels).
+
+        None for labels that are constant as far as they can be followed.
+        """
         followed: dict[int, Tensor] = {}
-        deaths: dict[int, Node] = {}
-        for node, inputs, outputs in self._nodes:
-            arriving = [followed[id_] for id_ in inputs if id_ in followed]
+        ahead = sorted(set(self._read_by[value.id]))
+        while ahead and bool(wanted.any()):
+            node, inputs, outputs = self._nodes[ahead.pop(0)]
             reads = value.id in inputs
-            if reads:
-                arriving = [wanted]
-            if not arriving:
-                continue
+            arriving = [wanted] if reads else [followed[id_] for id_ in inputs if id_ in followed]
             here = torch.stack(arriving).any(0)
             for number, id_ in enumerate(outputs):
                 constant = self._constant(node, number, id_, axis)
                 if constant is None:
                     continue
-                if not reads:
-                    for label in torch.nonzero(here & ~constant).flatten().tolist():
-                        deaths.setdefault(label, node)
+                died = here & ~constant & wanted
+                if not reads and bool(died.any()):
+                    wanted = wanted & ~died
+                    yield node, died
                 followed[id_] = here & constant
-        return deaths
+                if bool(followed[id_].any()):
+                    later = {index for index in self._read_by[id_] if index > node.index}
+                    ahead = sorted({*ahead, *later})
+        if bool(wanted.any()):
+            yield None, wanted
 
     def _constant(self, node: Node, number: int, id_: int, axis: Leaf) -> Tensor | None:
         key = (node.index, number, axis)

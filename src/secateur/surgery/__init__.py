@@ -12,6 +12,7 @@ from ._apply import fit as fit
 from ._apply import scale_parts as scale_parts
 from ._apply import slice_tensor as slice_tensor
 from ._attention import MultiheadAttention as MultiheadAttention
+from ._averages import Averages as Averages
 from ._code import Followed as Followed
 from ._code import Following as Following
 from ._code import explain as explain
@@ -32,3 +33,4 @@ from ._plan import build_plan as build_plan
 from ._plan import keep_sets as keep_sets
 from ._plan import removed_positions as removed_positions
 from ._replay import Replayed as Replayed
+from ._waiting import Waiting as Waiting

@@ -66,8 +66,8 @@ def scale_parts(tensor: torch.Tensor, scales: Scales, power: float = 1) -> torch
         scales: (dimension, positions in it, factor).
         power: what to raise the factors to.
     """
-    with torch.no_grad():
-        for dim, positions, factor in scales:
+    for dim, positions, factor in scales:
+        with torch.no_grad():
             scale = torch.ones(tensor.shape[dim], dtype=torch.float64)
             scale[torch.from_numpy(positions)] = factor**power
             shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
@@ -120,7 +120,8 @@ def _uncut(tensor: torch.Tensor) -> Cut:
 
 def _cut(tensor: torch.Tensor, change: TensorChange) -> torch.Tensor:
     new = like(slice_tensor(tensor, change.positions), tensor)
-    zero_out(new, [None if rows is None else torch.from_numpy(rows) for rows in change.zeros])
+    if change.zeros:
+        zero_out(new, [None if rows is None else torch.from_numpy(rows) for rows in change.zeros])
     scale_parts(new, change.scales)
     return new
 

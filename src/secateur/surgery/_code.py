@@ -13,6 +13,7 @@ from torch import nn
 
 from ..axes import (
     Analysis,
+    Concat,
     Dim,
     Group,
     Keep,
@@ -24,12 +25,16 @@ from ..axes import (
     balanced_sizes,
     kept_size,
 )
-from ..capture import Detail, Ghost, ModuleCall, Node, Source, copy_with, owned_tensors
+from ..capture import Detail, ModuleCall, ModuleStack, Node, copy_with, owned_tensors
+from ._alike import AlikeCalls
 from ._constants import Binding, Place, candidates
 from ._fold import Folder, packet
 from ._layers import layer_attribute
-from ._put import Undo, put_ghost, put_numbers, refresh_layers
+from ._nearby import Complaint
+from ._put import Undo, put_ghost, put_numbers
+from ._raised import got_further
 from ._replay import Mismatch, Replay, Replayed, Scale
+from ._shadow import Shadow
 
 
 @dataclass
@@ -54,7 +59,8 @@ class Following:
 class Followed:
     """A model whose code is followed, with the inputs it was recorded at.
 
-    ``computes_factors`` tells that a replay met a factor that the code computes from a size.
+    ``computes_factors`` tells that a replay met a factor that the code computes from a size;
+    ``replays`` counts them, and ``tell`` is called with a line of text before each.
     """
 
     structure: Structure
@@ -63,20 +69,24 @@ class Followed:
     kwargs: dict[str, Any]
     detail: Detail
     computes_factors: bool = False
+    replays: int = 0
+    tell: Callable[[str], None] | None = None
 
     def replay(self, keep: Keep, bindings: Iterable[Binding]) -> Replayed:
         """Run the code at the sizes of ``keep`` with ``bindings`` carried out."""
         analysis = self.structure.analysis
         resolve = analysis.algebra.resolve
+        self.replays += 1
+        if self.tell is not None:
+            self.tell(f"following the code of {type(self.model).__name__}, replay {self.replays}")
         replay = Replay(analysis, keep, self.detail)
         undo = Undo()
-        for source, name, id_ in self._slots:
-            put_ghost(self._shadow, source, name, replay.ghost(id_))
+        self._shadow.resize(replay)
         try:
             sizes = {b.place: kept_size(resolve(b.dim), keep) for b in bindings}
-            put_numbers(self._shadow, sizes, undo)
-            refresh_layers(self._shadow, undo, ghosts=True)
-            found = replay.run(self._shadow, self.args, self.kwargs)
+            put_numbers(self._shadow.model, sizes, undo)
+            self._shadow.fit_layers()
+            found = replay.run(self._shadow.stack, self.args, self.kwargs)
         finally:
             undo.restore()
         self._scale(found, keep)
@@ -92,28 +102,19 @@ class Followed:
         ids = {name: value.id for value in graph.values for name in value.names}
         for source, name, _ in list(owned_tensors(model)):
             put_ghost(model, source, name, replay.ghost(ids[name]))
-        found = replay.run(model, self.args, self.kwargs)
+        found = replay.run(ModuleStack(model), self.args, self.kwargs)
         self._scale(found, keep)
         return found
 
     @cached_property
-    def _shadow(self) -> nn.Module:
+    def _shadow(self) -> Shadow:
         """A copy of the model in which all tensors are ghosts."""
         analysis = self.structure.analysis
         if analysis.graph.shadow is not None:
-            return analysis.graph.shadow
+            return Shadow(analysis.graph.shadow)
         ids = {name: value.id for value in analysis.graph.values for name in value.names}
         whole = Replay(analysis, {}, self.detail)
-        return copy_with(self.model, lambda source, name, tensor: whole.ghost(ids[name]))
-
-    @cached_property
-    def _slots(self) -> list[tuple[Source, str, int]]:
-        """Where the shadow's ghosts are, and which values they stand for."""
-        return [(source, name, ghost.value_id) for source, name, ghost in owned_ghosts(self._shadow)]
-
-    @cached_property
-    def _paths(self) -> dict[nn.Module, str]:
-        return {module: path for path, module in self._shadow.named_modules()}
+        return Shadow(copy_with(self.model, lambda source, name, tensor: whole.ghost(ids[name])))
 
     def assume(self, keep: Keep) -> Replayed:
         """What a replay would find if the code wrote no sizes: only what operators measure themselves."""
@@ -183,19 +184,35 @@ class Followed:
         ratio = mismatch.recorded / mismatch.actual
         return None if fold is None else Scale(fold, ratio if kind is torch.ops.aten.mul else 1 / ratio)
 
+    def foreseen(self, found: Replayed) -> list[Mismatch]:
+        """The mismatches of a replay, and those that modules it did not come to will have alike."""
+        later = () if found.error is None else self._alike.foreseen(found.mismatches, found.reached)
+        return [*found.mismatches, *later]
+
+    def balances(self, following: Following) -> list[list[Dim]]:
+        """Dimensions that have to stay equal in size, by the rules and as far as the code is known."""
+        resolve = self.structure.analysis.algebra.resolve
+        relations = [[resolve(dim) for dim in dims] for dims in following.relations]
+        return [*self.structure.balances(), *relations]
+
+    def complaint(self, found: Replayed, axes: set[Leaf]) -> Complaint:
+        """What a replay that ended before its time may have been about, if ``axes`` are cut."""
+        return Complaint(self.structure.analysis, self._alike, found, axes)
+
+    @cached_property
+    def _alike(self) -> AlikeCalls:
+        return AlikeCalls(self.structure.analysis, self._shadow.paths)
+
     def places(self, mismatch: Mismatch) -> list[tuple[Place, Dim]]:
         """Candidate places of a mismatch of the last replay, with what they would measure."""
         if mismatch.number is None:
             return []
-        dim = self.structure.analysis.algebra.resolve(mismatch.number.dim)
-        return list(candidates(mismatch, dim, self._paths))
-
-
-def owned_ghosts(shadow: nn.Module) -> Iterator[tuple[Source, str, Ghost]]:
-    """Every ghost of a shadow with its place."""
-    for source, name, tensor in owned_tensors(shadow):
-        if isinstance(tensor, Ghost):
-            yield source, name, tensor
+        analysis = self.structure.analysis
+        dim = analysis.algebra.resolve(mismatch.number.dim)
+        axes = set(analysis.algebra.leaves(dim))
+        around = (d for id_ in mismatch.node.inputs for d in analysis.dims_of(id_) if isinstance(d, Concat))
+        wholes = [d for d in around if axes < set(analysis.algebra.leaves(d))]
+        return list(candidates(mismatch, dim, self._shadow.paths, wholes))
 
 
 def rescales(analysis: Analysis) -> Iterator[tuple[Node, Rescale]]:
@@ -244,18 +261,19 @@ def trial_cut(
 
 def balanced_cut(code: Followed, following: Following, wanted: Mapping[Leaf, int]) -> dict[Leaf, Positions]:
     """Keep sets at the wanted sizes, or at the next larger ones that balance."""
-    resolve = code.structure.analysis.algebra.resolve
-    relations = [[resolve(dim) for dim in dims] for dims in following.relations]
-    sizes = balanced_sizes([*code.structure.balances(), *relations], wanted)
+    sizes = balanced_sizes(code.balances(following), wanted, code.structure.floors())
     return {axis: np.arange(size) for axis, size in sizes.items()}
 
 
 def progress(new: Replayed, old: Replayed) -> bool:
+    """Whether a replay left less to follow than another one, or got further before it ended."""
     if (new.error is None) != (old.error is None):
         return new.error is None
     if new.reached != old.reached:
         return new.reached > old.reached
-    return len(new.mismatches) < len(old.mismatches)
+    if len(new.mismatches) != len(old.mismatches):
+        return len(new.mismatches) < len(old.mismatches)
+    return got_further(new, old)
 
 
 def explain(found: Replayed) -> str:

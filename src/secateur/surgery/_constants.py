@@ -8,7 +8,7 @@ code reads, is a candidate; it is taken when setting it makes the difference go 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,14 +87,17 @@ def write_all(model: nn.Module, sizes: Mapping[Place, int]) -> None:
         write(module, path, size)
 
 
-def candidates(mismatch: Mismatch, dim: Dim, paths: dict[nn.Module, str]) -> Iterator[tuple[Place, Dim]]:
+def candidates(
+    mismatch: Mismatch, dim: Dim, paths: dict[nn.Module, str], wholes: Iterable[Dim] = ()
+) -> Iterator[tuple[Place, Dim]]:
     """Places that may hold the number that a mismatch is about, nearest module first.
 
     First those that hold the number itself; then those that hold a factor or a term of it, for code
-    that computes ``num_heads * head_dim``.
+    that computes ``num_heads * head_dim``; last those that hold one of ``wholes``, which it is a part of,
+    for code that computes ``width - first``.
     """
     seen: set[Place] = set()
-    for part in (dim, *_parts(dim)):
+    for part in (dim, *_parts(dim), *wholes):
         recorded = abs(mismatch.recorded) if part is dim else part.size
         for module, names in _read_modules(mismatch):
             if module not in paths:

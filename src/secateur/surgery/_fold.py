@@ -21,7 +21,7 @@ from ..capture import Node, Ref, Source, map_tree
 
 aten = torch.ops.aten
 
-_MOVES = {
+MOVES = {
     p
     for name in (
         "view", "reshape", "_unsafe_view", "permute", "transpose", "unflatten", "flatten", "select", "slice",
@@ -31,11 +31,11 @@ _MOVES = {
     for p in (getattr(aten, name),)
 }  # fmt: skip
 _SUMS = {aten.add, aten.sub, aten.cat, aten.stack, aten.concat}
-_PASSES = {
+PASSES = {
     getattr(aten, name)
     for name in ("neg", "to", "_to_copy", "dropout", "roll", "flip", "repeat", "repeat_interleave")
 }
-_FACTORS = {aten.mul, aten.div, aten.matmul, aten.bmm}
+_FACTORS = {aten.mul, aten.div, aten.matmul, aten.bmm, aten.mm, aten.einsum}
 _ROWS: dict[Any, dict[str, int]] = {
     # Of each parameter, the dimension that runs along the result's features.
     aten.linear: {"weight": 0, "bias": 0},
@@ -95,7 +95,7 @@ class Folder:
             rows += found
         nodes = (self._graph.nodes[index] for index in path if index != reader.index)
         for node in nodes:
-            if packet(node) in _MOVES or node in ends:
+            if packet(node) in MOVES or node in ends:
                 continue
             if not all(self._stays_inside(id_, path) for id_ in node.outputs):
                 return None
@@ -116,7 +116,7 @@ class Folder:
             ends.append(node)
             return True
         tensors = [operand.id for operand in _operands(operator.arguments)]
-        if kind in _MOVES or kind in _PASSES:
+        if kind in MOVES or kind in PASSES:
             tensors = tensors[:1]
         elif kind in _FACTORS:
             return self._back_through_factor(node, tensors, path, ends)
@@ -171,7 +171,7 @@ class Folder:
     def _uses(self, id_: int, rows: torch.Tensor) -> Iterator[tuple[Node, int, torch.Tensor]]:
         """Every operator other than a view that reads the tensor: it, what it reads, its row numbers."""
         for reader in self._readers[id_]:
-            if packet(reader) not in _MOVES:
+            if packet(reader) not in MOVES:
                 yield reader, id_, rows
                 continue
             args, kwargs = map_tree((reader.args, reader.kwargs), Ref, lambda ref: rows)
@@ -184,7 +184,7 @@ class Folder:
         if id_ in self._graph.outputs.values():
             return False
         for reader in self._readers[id_]:
-            if packet(reader) in _MOVES:  # also of a view on the path: others may read what it shows
+            if packet(reader) in MOVES:  # also of a view on the path: others may read what it shows
                 inside = all(self._stays_inside(out, path) for out in reader.outputs)
             else:
                 inside = id_ in path.get(reader.index, ())

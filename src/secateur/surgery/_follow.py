@@ -9,9 +9,10 @@ Nothing of the model is touched.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
-from ..axes import Dim, Group, Keep, Leaf
+from ..axes import Dim, Group, Keep, Leaf, balanced_sizes
 from ..capture import Node
 from ._code import (
     Followed,
@@ -28,6 +29,7 @@ from ._relations import relate
 from ._replay import Mismatch, Replayed
 
 ROUNDS = 12
+MOST_GUESSES = 8
 
 
 TRIALS = (uneven, attention_only)
@@ -44,7 +46,18 @@ def follow(code: Followed) -> Following:
     trials = TRIALS if code.writes_sizes else TRIALS[:1]
     for shares in trials if any(group.role for group in groups) else trials[:1]:
         groups = _follow_trial(code, groups, following, shares)
+    following.blocked += _fixed_by_relations(code, groups, following)
     return following
+
+
+def _fixed_by_relations(code: Followed, groups: list[Group], following: Following) -> list[tuple[Leaf, str]]:
+    """Groups that can lose nothing, since the code wants them as wide as something that is pinned."""
+    least = balanced_sizes(code.balances(following), {group.axis: 1 for group in groups})
+    whole = [group for group in groups if least[group.axis] == group.size > 1]
+    # What grew back there for another's sake may still be cut alone.
+    alone = {g.axis: balanced_sizes(code.balances(following), {g.axis: g.size - 1}) for g in whole}
+    reason = "the model's code wants it as wide as something that may not be shortened"
+    return [(g.axis, reason) for g in whole if alone[g.axis][g.axis] == g.size]
 
 
 def follow_sizes(code: Followed, following: Following, sizes: Mapping[Leaf, int]) -> Replayed:
@@ -92,17 +105,22 @@ def _follow_trial(code: Followed, groups: list[Group], following: Following, sha
     return groups
 
 
-def _bind(code: Followed, groups: Iterable[Group], following: Following, shares: Shares) -> Replayed:
+def _bind(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
     """Bind attributes until the code follows a cut of ``groups``, or nothing more fits."""
     keep = trial_cut(code, groups, following, shares)
     found = code.replay(keep, following.bindings.values())
     for _ in range(ROUNDS):
         if found.clean:
             return found
+        relations = len(following.relations)
         better = _improve(code, keep, following, found)
         if better is None:
             return found
         found = better
+        if len(following.relations) > relations and not found.clean:
+            # Two dimensions share a number now: the same cut, with both alike.
+            keep = trial_cut(code, groups, following, shares)
+            found = code.replay(keep, following.bindings.values())
     return found
 
 
@@ -112,9 +130,12 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     Calls of one line are alike, so all of them take their n-th candidate together. First every
     line takes its nearest; if that is not all, line by line.
     """
-    lines = _choices(code, following, found.mismatches)
+    lines = _choices(code, following, code.foreseen(found))
     following.neutral = []
     trials = [[choice[0] for line in lines for choice in line]] if len(lines) > 1 else []
+    if found.error is not None and not found.mismatches:
+        for meant in islice(code.complaint(found, set(keep)).numbers(), MOST_GUESSES):
+            lines += _choices(code, following, meant)
     together = len(trials)
     for line in lines:
         for rank in range(max(map(len, line))):
@@ -169,12 +190,30 @@ def _blame(
     """The groups that cannot be followed, found guilty by a replay of their own."""
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
-    for wave in suspects:
-        result = _alone(code, wave, following, shares)
+    results = [(wave, _alone(code, wave, following, shares)) for wave in suspects]
+    if any(result.error is not None for _, result in results):
+        # These ended the run. Of the others a relation may be found once it gets as far.
+        results = [(wave, result) for wave, result in results if result.error is not None]
+    elif found.error is not None and len(culprits := _ending(code, groups, following, shares)) == 1:
+        return [(culprits[0].axis, explain(found))]
+    for wave, result in results:
         if not result.clean:
             involved = _involved(code, wave, result)
             guilty += [(group.axis, explain(result)) for group in involved or wave]
     return guilty or _least_to_leave(code, groups, found, following, shares, suspects)
+
+
+def _ending(code: Followed, groups: list[Group], following: Following, shares: Shares) -> list[Group]:
+    """The fewest of ``groups`` found by halving whose cut alone still ends the run."""
+    while len(groups) > 1:
+        for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
+            keep = trial_cut(code, part, following, shares)
+            if code.replay(keep, following.bindings.values()).error is not None:
+                groups = part
+                break
+        else:
+            break
+    return groups
 
 
 def _least_to_leave(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -79,43 +79,44 @@ _SIZES: list[tuple[type | tuple[type, ...], Callable[[Any], Sizes]]] = [
 ]
 
 
-def stale_sizes(model: nn.Module, *, ghosts: bool = False) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
-    """(path, module, attribute, value, size of its parameters) wherever the two differ.
+@lru_cache(maxsize=4096)
+def _reader(kind: type[nn.Module]) -> Callable[[Any], Sizes] | None:
+    """What reads the sizes that a layer keeps off its parameters; None for other modules."""
+    return next((sizes_of for kinds, sizes_of in _SIZES if issubclass(kind, kinds)), None)
 
-    With ``ghosts`` parametrized layers are passed over: their weights have to be computed.
+
+def layers_with_sizes(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[[Any], Sizes]]]:
+    """Every layer that keeps sizes, with what reads them off its parameters.
+
+    Parametrized layers are passed over: their weights have to be computed.
     """
+    for module in model.modules():
+        sizes_of = _reader(type(module))
+        if sizes_of is not None and not is_parametrized(module):
+            yield module, sizes_of
+
+
+def stale_sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any, Any]]:
+    """(path, module, attribute, value, size of its parameters) wherever the two differ."""
     for path, module in model.named_modules():
-        if ghosts and is_parametrized(module):
+        sizes_of = _reader(type(module))
+        if sizes_of is None:
             continue
-        for name, size in _sizes_of(module).items():
+        sizes = _computed(sizes_of, module) if is_parametrized(module) else sizes_of(module)
+        for name, size in sizes.items():
             value = getattr(module, name, size)
             if value != size:
                 yield path, module, name, value, size
 
 
-def _sizes_of(module: nn.Module) -> Sizes:
-    """The sizes that a layer keeps, as its parameters have them; none for other modules."""
-    sizes_of = next((sizes_of for kinds, sizes_of in _SIZES if isinstance(module, kinds)), None)
-    if sizes_of is None:
-        return {}
-    with _at_rest(module):
-        return sizes_of(module)
-
-
-def _parametrizations(module: nn.Module) -> list[nn.Module]:
-    found = module._modules.get("parametrizations")
-    return list(found.modules()) if found is not None and is_parametrized(module) else []
-
-
-@contextlib.contextmanager
-def _at_rest(module: nn.Module) -> Generator[None]:
-    """Reading a parametrized weight computes it; in training mode spectral norm changes by that."""
-    parts = _parametrizations(module)
+def _computed(sizes_of: Callable[[Any], Sizes], module: nn.Module) -> Sizes:
+    """Sizes of a parametrized layer. Reading its weight computes it: in training, spectral norm moves."""
+    parts = list(module._modules["parametrizations"].modules())  # pyright: ignore[reportOptionalMemberAccess]
     training = [part.training for part in parts]
     try:
         for part in parts:
             part.training = False
-        yield
+        return sizes_of(module)
     finally:
         for part, was in zip(parts, training, strict=True):
             part.training = was

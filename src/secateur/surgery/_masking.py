@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..axes import Analysis, Leaf, Structure, kept
+from ..axes import Analysis, Leaf, Positions, Structure, kept
 from ..capture import Source, copy_with, like
 
 
@@ -17,7 +17,7 @@ def zero_positions(
     structure: Structure, removed: Mapping[Leaf, set[int]]
 ) -> dict[str, list[torch.Tensor | None]]:
     """For every parameter that is touched: the positions to zero in each dimension, by first name."""
-    keep = {axis: np.setdiff1d(np.arange(axis.size), list(gone)) for axis, gone in removed.items()}
+    keep = {axis: rest(axis, gone) for axis, gone in removed.items()}
     spared = spared_axes(structure.analysis)
     touched: dict[str, list[torch.Tensor | None]] = {}
     for value in structure.analysis.graph.state(Source.PARAMETER):
@@ -30,6 +30,13 @@ def zero_positions(
         if any(row is not None for row in rows):
             touched[value.name] = rows
     return touched
+
+
+def rest(axis: Leaf, gone: Iterable[int]) -> Positions:
+    """The positions of an axis that are left when some are gone, ascending."""
+    left = np.ones(axis.size, bool)
+    left[list(gone)] = False
+    return np.flatnonzero(left)
 
 
 def spared_axes(analysis: Analysis) -> Mapping[int, set[Leaf]]:

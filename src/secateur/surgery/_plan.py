@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from .._errors import LabelError
+from .._errors import LabelError, nearest
 from ..axes import (
     STATE,
     Dim,
@@ -26,7 +26,7 @@ from ..axes import (
 )
 from ..capture import ModuleCall, Source
 from ._constants import Binding, Place
-from ._masking import spared_axes
+from ._masking import rest, spared_axes
 from ._replay import Scale
 
 
@@ -122,7 +122,8 @@ def removed_positions(structure: Structure, labels: Iterable[Label]) -> dict[Lea
             )
         group = groups.get(label.group)
         if group is None:
-            raise LabelError(f"there is no group {label.group!r}{_nearest(label.group, groups)}")
+            hint = nearest(label.group, groups) or ". ir.groups() lists all groups."
+            raise LabelError(f"there is no group {label.group!r}{hint}")
         if not 0 <= label.index < group.size:
             raise LabelError(f"{label.group!r} has {group.size} labels; there is no label {label.index}")
         removed.setdefault(group.axis, set()).add(label.index)
@@ -135,20 +136,13 @@ def removed_positions(structure: Structure, labels: Iterable[Label]) -> dict[Lea
     return removed
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ". ir.groups() lists all groups."
-
-
 def keep_sets(
     structure: Structure, removed: Mapping[Leaf, set[int]]
 ) -> tuple[dict[Leaf, Positions], list[Label]]:
     """Keep sets that respect every balance, and the labels that stay (as zeros) for its sake."""
-    stay = {axis: np.setdiff1d(np.arange(axis.size), list(gone)) for axis, gone in removed.items()}
+    stay = {axis: rest(axis, gone) for axis, gone in removed.items()}
     wanted = {axis: len(positions) for axis, positions in stay.items()}
-    sizes = balanced_sizes(structure.balances(), wanted)
+    sizes = balanced_sizes(structure.balances(), wanted, structure.floors())
     names = {group.axis: group for group in structure.groups}
     zeroed: list[Label] = []
     for axis, size in sizes.items():
@@ -211,7 +205,7 @@ def _keep_without(structure: Structure, labels: Iterable[Label]) -> dict[Leaf, P
     gone: dict[Leaf, list[int]] = {}
     for label in labels:
         gone.setdefault(structure.group(label.group).axis, []).append(label.index)
-    return {axis: np.setdiff1d(np.arange(axis.size), indices) for axis, indices in gone.items()}
+    return {axis: rest(axis, indices) for axis, indices in gone.items()}
 
 
 def _renumbered(rows: Positions, stay: Positions | None) -> Positions:

@@ -8,12 +8,13 @@ the same size near the call that went wrong, and see whether it goes right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
-from ..axes import Analysis, Dim, Group, Keep, Leaf, kept_size
-from ..capture import Node
+from ..axes import Dim, Group, Keep, Leaf, kept_size
 from ._code import Followed, Following, Shares, progress, trial_cut
-from ._replay import Replayed
+from ._nearby import dims_inside
+from ._replay import Mismatch, Replayed
 
 
 def relate(
@@ -21,16 +22,47 @@ def relate(
 ) -> Replayed | None:
     """Find dimensions that the code takes to be equal: the replay that balancing them improves."""
     before = trial_cut(code, groups, following, shares)
-    for dims in _equal_dims(code, groups, found, before):
-        following.relations += dims
-        keep = trial_cut(code, groups, following, shares)
+    trials = _cuts(code, groups, following, shares, _equal_dims(code, groups, found, before))
+    # What goes right since an axis is whole again says little about sizes: that comes last.
+    trials.sort(key=lambda trial: len(_cut(before) - _cut(trial[1])))
+    for dims, keep in chain(trials, _guesses(code, groups, found, following, shares, before)):
         for bindings in (following.bindings, *following.neutral[:2]):
             result = code.replay(keep, bindings.values())
             if progress(result, found):
                 following.bindings = bindings
+                following.relations += dims
                 return result
-        del following.relations[-len(dims) :]
     return None
+
+
+def _guesses(
+    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares, before: Keep
+) -> Iterator[tuple[list[tuple[Dim, ...]], Keep]]:
+    """Relations that code which ended the run may have been about, each with a cut as large as before."""
+    if found.error is not None:
+        dims = code.complaint(found, set(before)).equal_dims()
+        for trial in _cuts(code, groups, following, shares, dims):
+            if _cut(before) <= _cut(trial[1]):
+                yield trial
+
+
+def _cuts(
+    code: Followed,
+    groups: list[Group],
+    following: Following,
+    shares: Shares,
+    candidates: Iterable[list[tuple[Dim, ...]]],
+) -> list[tuple[list[tuple[Dim, ...]], Keep]]:
+    """Each candidate with the cut that it makes of the trial."""
+    cuts = []
+    for dims in filter(None, candidates):
+        related = Following(relations=[*following.relations, *dims])
+        cuts.append((dims, trial_cut(code, groups, related, shares)))
+    return cuts
+
+
+def _cut(keep: Keep) -> set[Leaf]:
+    return {axis for axis, positions in keep.items() if len(positions) < axis.size}
 
 
 def _equal_dims(
@@ -46,37 +78,31 @@ def _equal_dims(
     axes = {group.axis for group in groups}
     candidates: dict[Any, list[tuple[Dim, ...]]] = {}
     seen: set[tuple[str, Any]] = set()
-    for mismatch in found.mismatches:
+    for mismatch in code.foreseen(found):
         node, number = mismatch.node, mismatch.number
         if number is None or (node.module, number.position) in seen:
             continue
         seen.add((node.module, number.position))
         line = (node.site.code, node.site.line) if node.site else node.module
         wrong = analysis.algebra.resolve(number.dim)
-        nearby = _by_size(analysis, _inside(analysis, node.module))
+        nearby = dims_inside(analysis, node.module)
         for rank, other in enumerate(nearby.get(wrong.size, ())):
-            if kept_size(other, keep) == abs(mismatch.actual) != kept_size(wrong, keep):
-                candidates.setdefault((0, line, number.position, rank), []).append((wrong, other))
-        leaves = set(analysis.algebra.leaves(wrong))
+            key = (0, line, number.position, rank)
+            # What another module ran into is held against sizes; here the same is taken to hold.
+            if key in candidates if mismatch.actual is None else _explains(other, wrong, mismatch, keep):
+                candidates.setdefault(key, []).append((wrong, other))
+        leaves = analysis.algebra.leaves
         for size, dims in nearby.items():
-            touched = {axis for dim in dims for axis in analysis.algebra.leaves(dim)}
-            if len(dims) > 1 and touched & leaves and touched & axes:
+            # To be as wide as something that cannot be cut is no relation.
+            dims = [dim for dim in dims if not axes.isdisjoint(leaves(dim))]
+            touched = {axis for dim in dims for axis in leaves(dim)}
+            if len(dims) > 1 and not touched.isdisjoint(leaves(wrong)):
                 key = (1, line, size == mismatch.recorded, len(dims))
                 candidates.setdefault(key, []).append(tuple(dims))
     return [candidates[key] for key in sorted(candidates, key=lambda key: key[0])]
 
 
-def _inside(analysis: Analysis, module: str) -> Iterator[Node]:
-    """Calls in a module and in its submodules: a width may come in through a layer of it."""
-    prefix = f"{module}."
-    return (node for node in analysis.graph.nodes if not module or f"{node.module}.".startswith(prefix))
-
-
-def _by_size(analysis: Analysis, nodes: Iterable[Node]) -> dict[int, list[Dim]]:
-    """Different dimensions of all tensors that ``nodes`` read and make, by size."""
-    found: dict[int, dict[tuple[Leaf, ...], Dim]] = {}
-    for id_ in dict.fromkeys(id_ for node in nodes for id_ in (*node.inputs, *node.outputs)):
-        for dim in analysis.dims_of(id_):
-            if dim.size > 1:
-                found.setdefault(dim.size, {})[tuple(analysis.algebra.leaves(dim))] = dim
-    return {size: list(dims.values()) for size, dims in found.items()}
+def _explains(other: Dim, wrong: Dim, mismatch: Mismatch, keep: Keep) -> bool:
+    """Whether the code took the size of ``other``, which is cut, where that of ``wrong`` is needed."""
+    size = kept_size(other, keep)
+    return size == abs(mismatch.actual) != kept_size(wrong, keep) and size != other.size

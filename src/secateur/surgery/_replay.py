@@ -10,10 +10,10 @@ are those of the recorded run, so it takes the same path. Costs some 30 microsec
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -32,10 +32,12 @@ from ..capture import (
     below_autograd,
     call_site,
     is_composite,
+    is_inplace_view,
     map_tensors,
     map_tree,
     untouched,
 )
+from ._arguments import PathChanged, pairs
 from ._fold import Fold, packet
 
 
@@ -97,10 +99,6 @@ class Replayed:
         return not self.mismatches and self.error is None
 
 
-class PathChanged(Exception):
-    """The code dispatched another operator than it did when it was recorded."""
-
-
 class Replay(TorchDispatchMode):
     """Runs a model's code on ghosts along a recorded graph."""
 
@@ -113,28 +111,34 @@ class Replay(TorchDispatchMode):
         self._detail = detail
         self._shapes: dict[int, tuple[int, ...]] = {}
         self._same: dict[int, int] = {}
+        self._written: dict[int, tuple[torch.Tensor, int]] = {}
+
+    def shape(self, id_: int) -> tuple[int, ...]:
+        """The planned shape of a graph value."""
+        shape = self._shapes.get(id_)
+        if shape is None:
+            dims = self._analysis.dims_of(id_)
+            shape = self._shapes[id_] = tuple([kept_size(dim, self._keep) for dim in dims])
+        return shape
 
     def ghost(self, id_: int) -> Ghost:
         """A ghost of a graph value, at its planned shape.
 
         Each is made anew: torch copies what a factory operator returns unless nobody else holds it.
         """
-        value = self._graph.values[id_]
-        shape = self._shapes.get(id_)
-        if shape is None:
-            dims = self._analysis.dims_of(id_)
-            shape = self._shapes[id_] = tuple(kept_size(dim, self._keep) for dim in dims)
-        return Ghost(shape, value.dtype, value.device, id_)
+        value, shape = self._graph.values[id_], self.shape(id_)
+        strides = value.strides and strides_like(value.strides, value.shape, shape)
+        return Ghost(shape, value.dtype, value.device, id_, strides)
 
-    def run(self, model: nn.Module, args: Any, kwargs: Any) -> Replayed:
-        """Follow ``model``, whose tensors are ghosts of this replay, through the whole graph."""
+    def run(self, stack: ModuleStack, args: Any, kwargs: Any) -> Replayed:
+        """Follow a model, whose tensors are ghosts of this replay, through the whole graph."""
+        model = stack.modules[""]
         inputs = self._graph.inputs
         # The recorder registered positional inputs as "args[0]...": the paths find their ids.
         paths = iter([*inputs.values()])
         args, kwargs = map_tensors((tuple(args), dict(kwargs)), lambda _: self.ghost(next(paths)))
-        stack = ModuleStack(model)
         with untouched(model), stack.watching():
-            for path, module in model.named_modules():
+            for path, module in stack.modules.items():
                 call = self._detail.call_of(path, module)
                 if call is not None:
                     module.forward = self._whole(call)
@@ -174,7 +178,13 @@ class Replay(TorchDispatchMode):
             raise PathChanged(f"{op} was called where {node} was recorded")
         self.found.reached += 1
         self._compare(node, args, kwargs)
-        return map_tree(node.result, Ref, self._planned)
+        result = map_tree(node.result, Ref, self._planned)
+        if is_inplace_view(node.op) and isinstance(args[0], Ghost):
+            return args[0].become(result)
+        if isinstance(node.result, Ref) and args and _is_written(op, args[0]):
+            # The code goes on with the tensor that it made and that is written into here.
+            self._written[id(args[0])] = args[0], node.result.id
+        return result
 
     def _planned(self, ref: Ref) -> Ghost:
         return self.ghost(self._same.get(ref.id, ref.id))
@@ -226,7 +236,8 @@ class Replay(TorchDispatchMode):
         if operator is not None:
             numbers = {(n.argument, n.position): n for n in operator.numbers}
             names = tuple(operator.arguments)
-        for (name, position), recorded, actual in _pairs(names, node, args, kwargs):
+        sizes = {name for name, _ in numbers}
+        for (name, position), recorded, actual in pairs(node, names, sizes, args, kwargs):
             if isinstance(recorded, Ref):
                 self._same_tensor(node, recorded, actual)
             elif isinstance(recorded, (bool, int, float)) and isinstance(actual, (bool, int, float)):
@@ -249,6 +260,8 @@ class Replay(TorchDispatchMode):
         if isinstance(actual, Ghost):
             if actual.value_id != self._same.get(ref.id, ref.id):
                 raise PathChanged(f"{node} reads another tensor than it did when recorded")
+        elif id(actual) in self._written and self._written[id(actual)][1] == ref.id:
+            return
         elif self._graph.values[ref.id].source is not Source.CONSTANT:
             raise PathChanged(f"{node} reads a tensor that was not followed")
         elif isinstance(actual, torch.Tensor) and actual.numel() <= _SMALL:
@@ -265,6 +278,29 @@ class Replay(TorchDispatchMode):
             self.found.mismatches.append(Mismatch(node, None, before, now, before, call_site(), []))
 
 
+def strides_like(
+    strides: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Strides of a tensor of another size that lies in memory in the same order, without gaps.
+
+    >>> strides_like((1, 4), (4, 3), (2, 3))
+    (1, 2)
+    """
+    if before == after:
+        return strides
+    new, step = [0] * len(strides), 1
+    for dim in sorted(range(len(strides)), key=lambda dim: (strides[dim], -dim)):
+        if strides[dim]:  # an expanded dimension stays one
+            new[dim], step = step, step * max(1, after[dim])
+    return tuple(new)
+
+
+def _is_written(op: Any, target: Any) -> bool:
+    """Whether an operator writes into a tensor that is no ghost."""
+    mutable = isinstance(target, torch.Tensor) and not isinstance(target, Ghost)
+    return mutable and hasattr(op, "_schema") and op._schema.name.endswith("_")
+
+
 def _equal_heads(args: tuple[Any, ...]) -> bool:
     """Whether attention has as many key heads as query heads: then sharing them says nothing."""
     return args[0].dim() > 3 and args[0].shape[-3] == args[1].shape[-3]
@@ -279,47 +315,6 @@ def _whole_slice(node: Node, ghost: torch.Tensor) -> tuple[Any, ...]:
     """The arguments of a slice that covers everything, in the form of the recorded one."""
     dim = node.args[1] if len(node.args) > 1 else 0
     return (ghost, dim, 0, ghost.shape[dim], 1)[: len(node.args)]
-
-
-def _pairs(
-    names: tuple[str, ...], node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
-    """((argument name, position in a list), recorded, actual) for every leaf of the arguments."""
-    recorded_args, recorded_kwargs = node.args, node.kwargs
-    if len(args) != len(recorded_args) or kwargs.keys() != recorded_kwargs.keys() - {"module"}:
-        # The dispatcher leaves out arguments that have their default value.
-        args, kwargs = _with_defaults(node.op, args, kwargs)
-        recorded_args, recorded_kwargs = _with_defaults(node.op, recorded_args, recorded_kwargs)
-    if len(args) != len(recorded_args):
-        raise PathChanged(f"{node} is called with other arguments than it was when recorded")
-    for index, (recorded, actual) in enumerate(zip(recorded_args, args, strict=True)):
-        yield from _leaves(names[index] if index < len(names) else "", recorded, actual)
-    for name, recorded in recorded_kwargs.items():
-        if name in kwargs:
-            yield from _leaves(name, recorded, kwargs[name])
-
-
-def _with_defaults(
-    op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    schema = getattr(op, "_schema", None)
-    filled, named = list(args), dict(kwargs)
-    for position, argument in enumerate(schema.arguments if schema else ()):
-        if argument.kwarg_only:
-            named.setdefault(argument.name, argument.default_value)
-        elif position >= len(filled):
-            filled.append(named.pop(argument.name, argument.default_value))
-    return tuple(filled), named
-
-
-def _leaves(name: str, recorded: Any, actual: Any) -> Iterator[tuple[tuple[str, int | None], Any, Any]]:
-    if isinstance(recorded, (list, tuple)) and isinstance(actual, (list, tuple)):
-        if len(recorded) != len(actual):
-            raise PathChanged(f"the argument {name} has {len(actual)} items, {len(recorded)} were recorded")
-        for position, (left, right) in enumerate(zip(recorded, actual, strict=True)):
-            yield (name, position), left, right
-    else:
-        yield (name, None), recorded, actual
 
 
 _SMALL = 16
@@ -346,10 +341,15 @@ def _readers(depth: int = 40) -> Iterator[Reader]:
     """Frames of the model's code, innermost first, with every module that a local variable holds."""
     frame = sys._getframe(3)
     while frame is not None and depth:
-        code: CodeType = frame.f_code
-        theirs = not code.co_filename.startswith(_HERE) or code.co_filename == _ATTENTION
-        if theirs and code.co_name not in _PLUMBING:
-            for local in frame.f_locals.values():
-                if isinstance(local, nn.Module):
-                    yield Reader(local, code.co_names)
+        yield from readers_in(frame)
         frame, depth = frame.f_back, depth - 1
+
+
+def readers_in(frame: FrameType) -> Iterator[Reader]:
+    """The modules that a frame of the model's code holds; none for a frame of ours or of torch's calls."""
+    code = frame.f_code
+    theirs = not code.co_filename.startswith(_HERE) or code.co_filename == _ATTENTION
+    if theirs and code.co_name not in _PLUMBING:
+        for local in frame.f_locals.values():
+            if isinstance(local, nn.Module):
+                yield Reader(local, code.co_names)

@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..axes import has_rule
-from ..capture import map_tree
-from ..capture._recorder import below_autograd, is_composite
+from ..capture import below_autograd, is_composite, map_tree
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ class Trials:
                 raise _Wrong(f"the rule states {shape}, the operator returns {tuple(after.shape)}")
             if not exact or self.random or not self._loose(number).isdisjoint(cut.keep):
                 continue
+            if self.operator.averages and number == 0:
+                after = after * self._averaged(cut)
             if not close(cut.slice(before, dims), after):
                 raise _Wrong("what remains of the result is not the result of what remains")
 
@@ -189,9 +191,11 @@ class Trials:
         if not self.inexact.keys().isdisjoint(cut.keep):
             return False
         signals = self._signals(cut, clean)
-        for total in self.operator.sums:
-            dirty = multiply(*(signals[id_] for id_ in total.operands)).dirty
-            if not dirty.isdisjoint(self.operator.algebra.leaves(total.dim)):
+        sums = [(total.dim, total.operands) for total in self.operator.sums]
+        sums += [(average.dim, (average.operand,)) for average in self.operator.averages]
+        for dim, operands in sums:
+            dirty = multiply(*(signals[id_] for id_ in operands)).dirty
+            if not dirty.isdisjoint(self.operator.algebra.leaves(dim)):
                 return False
         return True
 
@@ -241,7 +245,22 @@ class Trials:
         for scale in self.operator.rescales:
             dim = self.operator.algebra.resolve(scale.dim)
             small[scale.operand] = small[scale.operand] * (dim.size / kept_size(dim, cut.keep)) ** scale.power
+        for average in self.operator.averages:
+            if average.normalises:
+                small[average.operand] = small[average.operand] * self._grown(average.dim, cut) ** -0.5
         return small
+
+    def _grown(self, dim: Dim, cut: Cut) -> float:
+        """How much larger a mean over ``dim`` is where only what the cut keeps is left."""
+        dim = self.operator.algebra.resolve(dim)
+        return dim.size / kept_size(dim, cut.keep)
+
+    def _averaged(self, cut: Cut) -> float:
+        """What the result has to be multiplied by, since averages were taken over less."""
+        factor = 1.0
+        for average in self.operator.averages:
+            factor *= self._grown(average.dim, cut) ** (0.5 if average.normalises else -1)
+        return factor
 
     def _balanced(self, keep: dict[Leaf, Positions]) -> Cut | None:
         """The cut with what the balances ask for: other positions, in the same number."""
@@ -254,6 +273,8 @@ class Trials:
                         keep.setdefault(other, np.sort(other.size - 1 - keep[axis]))
             if len({kept_size(algebra.resolve(dim), keep) for dim in dims}) > 1:
                 return None
+        if any(kept_size(algebra.resolve(dim), keep) < least for dim, least in algebra.floors):
+            return None
         return Cut(keep)
 
     # -- running -----------------------------------------------------------------------------------

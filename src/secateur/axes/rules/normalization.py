@@ -74,12 +74,10 @@ def _normalized(
     input: Operand,
     shape: Sequence[int],
     affine: Sequence[Operand | None],
-    reason: str,
 ) -> Any:
     lead = len(input) - len(shape)
     for position, dim in enumerate(input[lead:]):
         op.number("normalized_shape", dim, position)
-        op.inexact(dim, reason)
         for tensor in affine:
             if tensor is not None:
                 op.unify(dim, tensor[position])
@@ -96,7 +94,9 @@ def layer_norm(
     op: Operator, input: Operand, normalized_shape: Sequence[int], weight: Operand | None = None,
     bias: Operand | None = None, eps: float = 1e-5, *args: Any,
 ) -> Any:  # fmt: skip
-    return _normalized(op, input, normalized_shape, (weight, bias), f"LayerNorm's {STATISTICS}")
+    for dim in input[len(input) - len(normalized_shape) :]:
+        op.inexact(dim, f"LayerNorm's {STATISTICS}")
+    return _normalized(op, input, normalized_shape, (weight, bias))
 
 
 def _keeps_zero(flow: Flow) -> Signal:
@@ -108,8 +108,9 @@ def rms_norm(
     op: Operator, input: Operand, normalized_shape: Sequence[int], weight: Operand | None = None,
     eps: float | None = None,
 ) -> Any:  # fmt: skip
-    reason = "RMSNorm's mean square is taken over it"
-    return _normalized(op, input, normalized_shape, (weight,), reason)
+    for dim in input[len(input) - len(normalized_shape) :]:
+        op.average(dim, input, "RMSNorm's mean square is taken over it", normalises=True)
+    return _normalized(op, input, normalized_shape, (weight,))
 
 
 def _group_norm(

@@ -66,7 +66,7 @@ def norm(
 def mean(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     dims = _reduced(self, dim)
     for d in dims:
-        op.inexact(self[d], "a mean is taken over it")
+        op.average(self[d], self, "a mean is taken over it")
     return _result(op, self, dims, keepdim)
 
 

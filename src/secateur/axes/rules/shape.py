@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ def reshape(op: Operator, self: Operand, shape: Sequence[int]) -> Any:
     return _sizes(op, "shape", shape, op.regroup(self.dims, op.shape))
 
 
+@register_rule(*aten("resize"), flow=keeps)
+def resize(op: Operator, self: Operand, size: Sequence[int], **kwargs: Any) -> Any:
+    if prod(size) == prod(self.shape):
+        return _sizes(op, "size", size, op.regroup(self.dims, op.shape))
+    op.pin(self, "it is resized to another number of elements")
+    return [op.fixed(n, "a tensor is resized to it") for n in op.shape]
+
+
 @register_rule(*aten("view_as", "reshape_as"), flow=adds("self"))
 def view_as(op: Operator, self: Operand, other: Operand) -> Any:
     op.broadcast(op.regroup(self.dims, op.shape), other)
@@ -59,7 +68,7 @@ def permute(op: Operator, self: Operand, dims: Sequence[int]) -> Any:
     return [self[dim] for dim in dims]
 
 
-@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims", in_place=False), flow=keeps)
+@register_rule(*aten("transpose", "transpose_copy", "swapaxes", "swapdims"), flow=keeps)
 def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     dims = list(self)
     if dims:
@@ -67,7 +76,7 @@ def transpose(op: Operator, self: Operand, dim0: int, dim1: int) -> Any:
     return dims
 
 
-@register_rule(*aten("t", "t_copy", "numpy_T", in_place=False), flow=keeps)
+@register_rule(*aten("t", "t_copy", "numpy_T"), flow=keeps)
 def reversed_dims(op: Operator, self: Operand) -> Any:
     return self[::-1]
 
@@ -87,14 +96,17 @@ def movedim(op: Operator, self: Operand, source: Any, destination: Any) -> Any:
     return [places[i] if i in places else next(others) for i in range(len(self))]
 
 
-@register_rule(*aten("squeeze", "squeeze_copy", in_place=False), flow=keeps)
+@register_rule(*aten("squeeze", "squeeze_copy"), flow=keeps)
 def squeeze(op: Operator, self: Operand, dim: Any = None) -> Any:
     dims = range(len(self)) if dim is None else [dim] if isinstance(dim, int) else dim
+    for d in dims if len(self) else ():
+        if self[d].size > 1:
+            op.keep_at_least(self[d], 2)  # a single position would be squeezed as well
     gone = {d % len(self) for d in dims if len(self) and self[d].size == 1}
     return [d for i, d in enumerate(self) if i not in gone]
 
 
-@register_rule(*aten("unsqueeze", "unsqueeze_copy", in_place=False), flow=keeps)
+@register_rule(*aten("unsqueeze", "unsqueeze_copy"), flow=keeps)
 def unsqueeze(op: Operator, self: Operand, dim: int) -> Any:
     dims = list(self)
     dims.insert(dim % (len(dims) + 1), op.new(1))
@@ -308,7 +320,7 @@ def pad_by_copies(op: Operator, self: Operand, padding: Sequence[int]) -> Any:
     return dims
 
 
-@register_rule(*aten("as_strided", "as_strided_copy", in_place=False), flow=keeps)
+@register_rule(*aten("as_strided", "as_strided_copy"), flow=keeps)
 def as_strided(op: Operator, self: Operand, size: Sequence[int], *args: Any) -> Any:
     op.pin(self, "it is viewed with strides of its own")
     return [op.fixed(n, "a view with strides of its own") for n in op.shape]

@@ -20,6 +20,9 @@ def views() -> None:
         aten._unsafe_view(x, size)
         aten._reshape_copy(x, size)
     t(4, 6).view(6, 4)
+    t(3, 8).resize_(3, 2, 4)
+    aten.resize(t(3, 8), (3, 2, 4))
+    t(3, 8).resize_(5, 2)
     t(3, 8).view(torch.float64)
     t(3, 8).view(torch.float32)
     t(3, 8).view(torch.complex128)
@@ -42,6 +45,7 @@ def orders() -> None:
     aten.transpose_copy(x, 0, 1)
     aten.swapaxes(x, 0, 1)
     aten.swapdims(x, 0, 1)
+    t(2, 3, 4).transpose_(0, -1)
     t(3, 4).t()
     t(3).t()
     t(3, 4).T  # noqa: B018 - it dispatches an operator

@@ -1,0 +1,145 @@
+"""Ridge regression of one layer from sums over its rows, its strength chosen on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Candidates, as shares of the mean square of a feature."""
+
+
+class Sums:
+    """Second moments of features ``x``, errors ``e = y - (x W + b)`` and what is wanted, ``y``.
+
+    Rows come as (groups, rows, features) and (groups, rows, outputs) in float32; sums are float64.
+    """
+
+    def __init__(self) -> None:
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, x: torch.Tensor, e: torch.Tensor, y: torch.Tensor) -> None:
+        """Take in rows."""
+        if not x.shape[1]:
+            return
+        errors, results = _wide(e), _wide(y)
+        new = [
+            torch.tensor(float(x.shape[1]), dtype=torch.float64),
+            _wide(x.transpose(1, 2) @ x),
+            _wide(x.transpose(1, 2) @ e),
+            _wide(x).sum(1),
+            errors.sum(1),
+            errors.square().sum().cpu(),
+            results.sum(1),
+            results.square().sum().cpu(),
+        ]
+        self._sums = [a + b for a, b in zip(self._sums, new, strict=True)] if self._sums else new
+
+    def reduce(self, total: Callable[..., None]) -> None:
+        """Sum over all processes, by a function that does so in place."""
+        total(*self._sums)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self._sums[0]) if self._sums else 0
+
+    @property
+    def features(self) -> int:
+        """Length of a row."""
+        return self._sums[3].shape[1]
+
+    @property
+    def parts(self) -> list[torch.Tensor]:
+        """``x^T x``, ``x^T e``, ``x`` and ``e``, summed."""
+        return self._sums[1:5]
+
+    @property
+    def error(self) -> float:
+        """Sum of squared errors."""
+        return float(self._sums[5])
+
+    @property
+    def variance(self) -> float:
+        """Sum of squares of what is wanted, around its mean."""
+        _, _, _, _, _, _, total, square = self._sums
+        return max(float(square) - float(total.square().sum()) / self.count, 1e-30)
+
+    def error_with(self, change: Change) -> float:
+        """The squared error after a change."""
+        square, cross, x, e = self.parts
+        w, b = change.weight, change.bias
+        loss = self.error - 2 * float((w * cross).sum()) + float((w * (square @ w)).sum())
+        if b is not None:
+            shift = (x[:, None] @ w)[:, 0]
+            loss += float((self.count * b.square() - 2 * b * e + 2 * b * shift).sum())
+        return max(loss, 0.0)
+
+
+@dataclass
+class Change:
+    """What is added to the weights, (groups, features, outputs), and to the bias, (groups, outputs)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+@dataclass
+class Solution:
+    """The best change for a layer.
+
+    Attributes:
+        change: None to leave the layer as it is.
+        ridge: strength that was chosen; infinite where only the bias changes.
+        before: held-out squared error as it is, as a share of the variance of what is wanted.
+        after: with the change.
+    """
+
+    change: Change | None
+    ridge: float
+    before: float
+    after: float
+
+
+def solve(train: Sums, held: Sums, *, bias: bool, ridges: Sequence[float] = RIDGES) -> Solution:
+    """Ridge regression towards the weights as they are; strength and use decided on held-out rows."""
+    candidates = [(float("inf"), _only_bias(train))] if bias else []
+    candidates += [(ridge, change) for ridge in ridges if (change := _ridge(train, ridge, bias)) is not None]
+    scale = held.variance
+    before = held.error / scale
+    errors = [held.error_with(change) / scale for _, change in candidates]
+    best = min(range(len(errors)), key=errors.__getitem__, default=-1)
+    if best < 0 or not errors[best] < before:
+        return Solution(None, float("inf"), before, before)
+    ridge, change = candidates[best]
+    return Solution(change, ridge, before, errors[best])
+
+
+def _only_bias(sums: Sums) -> Change:
+    _, cross, _, e = sums.parts
+    return Change(torch.zeros_like(cross), e / sums.count)
+
+
+def _ridge(sums: Sums, ridge: float, bias: bool) -> Change | None:
+    """None where the sums have no full rank even so."""
+    square, cross, x, e = sums.parts
+    if bias:
+        square = square - x[:, :, None] * x[:, None] / sums.count
+        cross = cross - x[:, :, None] * e[:, None] / sums.count
+    diagonal = square.diagonal(dim1=1, dim2=2)
+    strength = ridge * diagonal.mean(1).clamp_min(1e-30)
+    square = square + torch.diag_embed(strength[:, None].expand_as(diagonal))
+    factor, failed = torch.linalg.cholesky_ex(square)
+    if bool(failed.any()):
+        return None
+    weight = torch.cholesky_solve(cross, factor)
+    if not bias:
+        return Change(weight, None)
+    return Change(weight, (e - (x[:, None] @ weight)[:, 0]) / sums.count)
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float64, on the CPU if the device has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

@@ -1,0 +1,124 @@
+"""The small model, run over all batches in step: a layer is solved when all have reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..axes import Analysis
+from ..capture import Detail, Graph, Visit, Watch
+from ._batch_norm import StatisticsStop, find_batch_norms
+from ._layer import LayerStop
+from ._lockstep import Run
+from ._readers import find_twins
+from ._report import Stage
+from ._stops import Operands, Scene, Stop
+from ._surroundings import Readers
+from ._targets import Inputs, Targets, by_node
+
+
+class Student:
+    """Solves the layers of a small model one after the other.
+
+    Args:
+        model: the small model; its weights change in place.
+        analysis: of its graph.
+        detail: how finely it was recorded.
+        targets: what the original gave.
+        original: the original's graph.
+        group: processes to sum over.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        analysis: Analysis,
+        detail: Detail,
+        targets: Targets,
+        original: Graph,
+        group: Any = None,
+    ) -> None:
+        self.skipped = dict(targets.skipped)
+        self.scene = Scene(model, group)
+        self._model = model
+        self._stops = self._find_stops(analysis, targets, original)
+        visits: list[tuple[int, Visit]] = []
+        for stop in self._stops:
+            visits += stop.glances().items()
+        # Behind the glances: a run sees what it needs before it stops.
+        visits += [(stop.node, self._meet(stop)) for stop in self._stops]
+        self._watch = Watch(analysis.graph, detail, visits=by_node(visits))
+        self._runs: list[Run] = []
+
+    def _find_stops(self, analysis: Analysis, targets: Targets, original: Graph) -> list[Stop]:
+        twins, readers = find_twins(original, analysis), Readers(analysis)
+        layers: list[LayerStop] = []
+        for own in targets.candidates:
+            twin = twins.get(own.node.index)
+            if twin is None:
+                self.skipped[own.name] = "the small model computes it in another way"
+            else:
+                layers.append(LayerStop(self.scene, targets, own, twin, readers.behind(twin.node)))
+        # A BatchNorm that takes the intercept of the layer before it gets no other statistics.
+        taken = {layer.mean for layer in layers}
+        norms: list[StatisticsStop] = []
+        for norm in find_batch_norms(analysis):
+            before = [layer.batches for layer in layers if layer.node < norm.node]
+            if before and analysis.graph.values[norm.mean].name not in taken:
+                norms.append(StatisticsStop(self.scene, norm, max(before)))
+        return sorted([*layers, *norms], key=lambda stop: stop.node)
+
+    def _meet(self, stop: Stop) -> Visit:
+        def visit(operands: Operands) -> None:
+            if not stop.done:
+                stop.take(operands)
+                self._runs[self.scene.batch].pause()
+
+        return visit
+
+    def __len__(self) -> int:
+        return len(self._stops)
+
+    def run(self, batches: Sequence[Inputs], told: Callable[[], None]) -> tuple[list[Stage], list[Any]]:
+        """Solve everything.
+
+        Returns what was done, and the outputs of the model as it is then, by batch. If anything is
+        raised, an interrupt included, the model is as it was.
+        """
+        outputs: list[Any] = [None] * len(batches)
+        stages: list[Stage] = []
+
+        def work(number: int) -> Callable[[Run], None]:
+            def call(run: Run) -> None:
+                outputs[number] = self._watch.call(self._model, *batches[number])
+
+            return call
+
+        try:
+            with self._watch.ready(self._model):
+                for stop in self._stops:
+                    self._advance(min(stop.batches, len(batches)), work)
+                    stage = stop.finish()
+                    stop.done = True
+                    if stage is not None:
+                        stages.append(stage)
+                    elif isinstance(stop, LayerStop):
+                        self.skipped[stop.name] = stop.why
+                    told()
+                self._advance(len(batches), work)
+        except BaseException:
+            self.scene.undo()
+            raise
+        finally:
+            for run in self._runs:
+                run.abandon()
+        return stages, outputs
+
+    def _advance(self, count: int, work: Callable[[int], Callable[[Run], None]]) -> None:
+        """Let in as many batches, and let every one go to its next stop."""
+        self._runs += [Run(work(number)) for number in range(len(self._runs), count)]
+        for number, run in enumerate(self._runs):
+            self.scene.batch = number
+            run.go()

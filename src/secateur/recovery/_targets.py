@@ -1,0 +1,164 @@
+"""What the original model put out at the places that the small model is to reproduce."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..axes import Analysis, Keep
+from ..capture import Detail, Visit, Watch, owned_tensors
+from ._readers import Candidate, find_candidates
+from ._schedule import Schedule, plan_schedule, sampled_positions
+from ._surroundings import Norm, Readers, Surroundings
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Targets:
+    """For each reader and batch: the original's results at sampled positions.
+
+    Attributes:
+        candidates: what reads a pruned axis in the original.
+        schedule: which batches and how many rows, by the index of a candidate's node.
+        wanted: (groups, rows, outputs) in the small model's arrangement, by node and batch.
+        streams: (rows, outputs) of what the results are added to, likewise, where that is known.
+        scales: by which a result is multiplied before, by node.
+        counts: positions that the original worked on, by node and batch.
+        outputs: what the original put out, by batch.
+        batch: number of the batch that is at work.
+    """
+
+    candidates: list[Candidate]
+    skipped: dict[str, str]
+    schedule: Schedule
+    wanted: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    streams: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    scales: dict[int, torch.Tensor] = field(default_factory=dict)
+    counts: dict[tuple[int, int], int] = field(default_factory=dict)
+    outputs: list[Any] = field(default_factory=list)
+    batch: int = 0
+
+    def positions(self, node: int, batch: int) -> torch.Tensor:
+        """The sampled positions: the same whenever they are asked for."""
+        return sampled_positions(self.counts[node, batch], self.schedule.rows[node], (node, batch))
+
+
+def collect_targets(
+    model: nn.Module,
+    analysis: Analysis,
+    detail: Detail,
+    keep: Keep,
+    batches: Sequence[Inputs],
+    *,
+    memory: int,
+    per_feature: int,
+    share: float,
+    told: Callable[[], None] = lambda: None,
+) -> Targets:
+    """One run of the original over all batches.
+
+    Args:
+        model: the original.
+        analysis: of the original.
+        detail: how finely it was recorded.
+        keep: positions that stay, for every axis that is cut.
+        batches: positional and keyword inputs.
+        memory: bytes for activations and for what is kept of the original.
+        per_feature: rows for each feature of a reader.
+        share: examples of a batch for each that was recorded.
+        told: called after every batch.
+    """
+    # While a layer is solved for, its second moments are there about six times, in float64.
+    candidates, skipped = find_candidates(analysis, keep, most_features=int((memory / 2 / 6 / 8) ** 0.5))
+    features = {own.node.index: own.features for own in candidates}
+    outputs = sum(own.results * own.features for own in candidates)
+    # Half of the memory is for the rows that are kept: fewer a feature where that is too little.
+    fit = int(memory / 2 / 4 / max(1, outputs))
+    schedule = plan_schedule(
+        analysis,
+        features,
+        batches=len(batches),
+        share=share,
+        memory=memory // 2,
+        per_feature=max(2, min(per_feature, fit)),
+    )
+    targets = Targets(candidates, skipped, schedule)
+
+    readers, owned = Readers(analysis), {name: tensor for _, name, tensor in owned_tensors(model)}
+    takers = [_Taker(targets, own, readers.behind(own.node), owned) for own in candidates]
+    visits = [(taker.stream.seen, taker.see) for taker in takers if taker.stream is not None]
+    visits += [(taker.node, taker.take) for taker in takers]
+    watch = Watch(analysis.graph, detail, visits=by_node(visits))
+    with watch.ready(model):
+        for number, (args, kwargs) in enumerate(batches):
+            targets.batch = number
+            targets.outputs.append(watch.call(model, args, kwargs))
+            told()
+    return targets
+
+
+def by_node(visits: Iterable[tuple[int, Visit]]) -> dict[int, Visit]:
+    """One visit for each node: all of its own, in their order."""
+    table: dict[int, list[Visit]] = defaultdict(list)
+    for node, visit in visits:
+        table[node].append(visit)
+
+    def one(own: list[Visit]) -> Visit:
+        def visit(operands: Mapping[int, torch.Tensor]) -> None:
+            for each in own:
+                each(operands)
+
+        return visit
+
+    return {node: one(own) for node, own in table.items()}
+
+
+class _Taker:
+    """Takes what one candidate put out, together with what it is added to."""
+
+    def __init__(
+        self, targets: Targets, own: Candidate, behind: Surroundings, owned: Mapping[str, torch.Tensor]
+    ) -> None:
+        self._targets, self._own = targets, own
+        self.node = own.node.index
+        self.stream = behind.stream if own.problem.streams else None
+        if self.stream is not None:
+            targets.scales[self.node] = _scale(behind.norm, owned, own)
+        self._seen: torch.Tensor | None = None
+
+    def see(self, operands: Mapping[int, torch.Tensor]) -> None:
+        """Remember the stream until the candidate runs."""
+        assert self.stream is not None
+        self._seen = operands[self.stream.value]
+
+    def take(self, operands: Mapping[int, torch.Tensor]) -> None:
+        """Keep the results of the batch that is at work."""
+        targets, own, layout = self._targets, self._own, self._own.sum.layout
+        node, batch = self.node, targets.batch
+        seen, self._seen = self._seen, None
+        if batch >= targets.schedule.batches[node]:
+            return
+        x, weight = operands[own.sum.activation].detach(), operands[own.sum.weight].detach()
+        bias = None if own.sum.bias is None else operands[own.sum.bias].detach()
+        targets.counts[node, batch] = own.problem.positions(layout, x, weight)
+        at = targets.positions(node, batch).to(x.device)
+        targets.wanted[node, batch] = own.problem.wanted(layout, x, weight, bias, at).cpu()
+        if seen is not None:
+            rows = layout.results(seen.detach(), at).float()
+            targets.streams[node, batch] = own.problem.staying(rows).cpu()
+
+
+def _scale(norm: Norm | None, owned: Mapping[str, torch.Tensor], own: Candidate) -> torch.Tensor:
+    """What one unit of a candidate's result is in the stream, for the outputs that stay."""
+    if norm is None:
+        return torch.ones(1)
+    scale = (owned[norm.variance].detach().float() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * owned[norm.weight].detach().float()
+    return own.problem.staying(scale)
