@@ -19,9 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
-
 from processes import Record, peak_memory, run_all, version_line
+from torch import nn
 
 BATCHES = 4
 TARGETS = {"time": 1.15, "memory": 1.2}
