@@ -78,19 +78,13 @@ def find_candidates(
     return found, skipped
 
 
-def find_twins(original: Graph, small: Analysis) -> dict[int, Sum]:
-    """The same weighted sums in the small model, by the index of the node in the original.
+def find_twins(original: Graph, small: Graph) -> dict[int, int]:
+    """The node of the small model that stands for each node of the original, by their indices.
 
     Operators are matched by module, by name, and by their order in the module.
     """
-    places = {place: node for place, node in _placed(small.graph)}
-    twins: dict[int, Sum] = {}
-    for place, node in _placed(original):
-        twin = places.get(place)
-        own = None if twin is None else weighted_sum(small.operators[twin.index])
-        if own is not None:
-            twins[node.index] = own
-    return twins
+    places = {place: node.index for place, node in _placed(small)}
+    return {node.index: places[place] for place, node in _placed(original) if place in places}
 
 
 def _placed(graph: Graph) -> Iterator[tuple[tuple[str, str, int], Node]]:

@@ -12,7 +12,7 @@ from ..capture import Detail, Graph, Visit, Watch
 from ._batch_norm import StatisticsStop, find_batch_norms
 from ._layer import LayerStop
 from ._lockstep import Run
-from ._readers import find_twins
+from ._readers import find_twins, weighted_sum
 from ._report import Stage
 from ._stops import Operands, Scene, Stop
 from ._surroundings import Readers
@@ -53,21 +53,23 @@ class Student:
         self._runs: list[Run] = []
 
     def _find_stops(self, analysis: Analysis, targets: Targets, original: Graph) -> list[Stop]:
-        twins, readers = find_twins(original, analysis), Readers(analysis)
+        twins, readers = find_twins(original, analysis.graph), Readers(analysis)
         layers: list[LayerStop] = []
         for own in targets.candidates:
-            twin = twins.get(own.node.index)
+            index = twins.get(own.node.index)
+            twin = None if index is None else weighted_sum(analysis.operators[index])
             if twin is None:
                 self.skipped[own.name] = "the small model computes it in another way"
             else:
                 layers.append(LayerStop(self.scene, targets, own, twin, readers.behind(twin.node)))
         # A BatchNorm that takes the intercept of the layer before it gets no other statistics.
         taken = {layer.mean for layer in layers}
+        sums = {twins[node]: found for node, found in targets.statistics.items() if node in twins}
         norms: list[StatisticsStop] = []
         for norm in find_batch_norms(analysis):
             before = [layer.batches for layer in layers if layer.node < norm.node]
-            if before and analysis.graph.values[norm.mean].name not in taken:
-                norms.append(StatisticsStop(self.scene, norm, max(before)))
+            if before and norm.node in sums and analysis.graph.values[norm.mean].name not in taken:
+                norms.append(StatisticsStop(self.scene, norm, max(before), sums[norm.node]))
         return sorted([*layers, *norms], key=lambda stop: stop.node)
 
     def _meet(self, stop: Stop) -> Visit:

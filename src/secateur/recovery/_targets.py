@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..axes import Analysis, Keep
+from ..axes import Analysis, Keep, kept
 from ..capture import Detail, Visit, Watch, owned_tensors
+from ._batch_norm import BatchNorm, batch_sums, find_batch_norms
 from ._readers import Candidate, find_candidates
 from ._schedule import Schedule, plan_schedule, sampled_positions
 from ._surroundings import Norm, Readers, Surroundings
@@ -29,6 +30,7 @@ class Targets:
         wanted: (groups, rows, outputs) in the small model's arrangement, by node and batch.
         streams: (rows, outputs) of what the results are added to, likewise, where that is known.
         scales: by which a result is multiplied before, by node.
+        statistics: sums of what a BatchNorm got, by node and batch.
         counts: positions that the original worked on, by node and batch.
         outputs: what the original put out, by batch.
         batch: number of the batch that is at work.
@@ -40,6 +42,7 @@ class Targets:
     wanted: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     streams: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     scales: dict[int, torch.Tensor] = field(default_factory=dict)
+    statistics: dict[int, dict[int, torch.Tensor]] = field(default_factory=dict)
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
     outputs: list[Any] = field(default_factory=list)
     batch: int = 0
@@ -94,6 +97,7 @@ def collect_targets(
     takers = [_Taker(targets, own, readers.behind(own.node), owned) for own in candidates]
     visits = [(taker.stream.seen, taker.see) for taker in takers if taker.stream is not None]
     visits += [(taker.node, taker.take) for taker in takers]
+    visits += [(norm.node, _statistics(targets, norm, analysis, keep)) for norm in find_batch_norms(analysis)]
     watch = Watch(analysis.graph, detail, visits=by_node(visits))
     with watch.ready(model):
         for number, (args, kwargs) in enumerate(batches):
@@ -117,6 +121,18 @@ def by_node(visits: Iterable[tuple[int, Visit]]) -> dict[int, Visit]:
         return visit
 
     return {node: one(own) for node, own in table.items()}
+
+
+def _statistics(targets: Targets, norm: BatchNorm, analysis: Analysis, keep: Keep) -> Visit:
+    """Keep the sums of what a BatchNorm gets, of the channels that stay."""
+    stay = kept(analysis.dims_of(norm.activation)[1], keep)
+    found = targets.statistics[norm.node] = {}
+
+    def visit(operands: Mapping[int, torch.Tensor]) -> None:
+        x = operands[norm.activation]
+        found[targets.batch] = batch_sums(x if stay is None else x[:, torch.from_numpy(stay).to(x.device)])
+
+    return visit
 
 
 class _Taker:
