@@ -247,3 +247,12 @@ def test_exact_groups_alone_can_meet_a_target(monkeypatch):
     small, _ = secateur.prune(model, (torch.ones(1, 32),), target_latency=target, exact_only=True)
     assert small.embed.out_features == 64
     assert 0.9 * target <= simulated_seconds(small) <= target
+
+
+@pytest.mark.parametrize("kind", [secateur.KnapsackLabelSelector, secateur.BinarySearchLatencyLabelSelector])
+def test_scores_that_are_all_zero_select_too(kind: type) -> None:
+    ir = secateur.PruningIR(torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Linear(32, 4)))
+    snapshot = ir.create_snapshot("main", args=(torch.ones(1, 4),))
+    snapshot.scores = {group.name: torch.zeros(group.size) for group in ir.groups()}
+    labels = kind(128, secateur.cost.Macs(), verbose=False).select(ir)
+    assert ir.prune(labels=labels).report.macs[1] <= 128

@@ -132,8 +132,9 @@ class Channels(Problem):
         at: torch.Tensor,
     ) -> torch.Tensor:
         """Inputs of the original layer, whose weights are kept for the end."""
-        kept = weight if self._outputs is None else weight[torch.from_numpy(self._outputs).to(weight.device)]
-        self._full = kept.double()
+        if self._full is None:
+            rows = None if self._outputs is None else torch.from_numpy(self._outputs).to(weight.device)
+            self._full = (weight if rows is None else weight[rows]).double()
         return layout.inputs(x, at).float()[None]
 
     def rows(self, layout: Layout, x: torch.Tensor, weight: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +106,17 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     start = time.perf_counter()
     batches = how.inputs(original.model)
     share = max(map(example_count, batches)) / example_count(original.inputs)
+    judged = {number for number in range(len(batches) - 1, -1, -JUDGED)}
+    wanted: dict[int, list[torch.Tensor]] = {}
+    given: dict[int, list[torch.Tensor]] = {}
+
     with how.bar(len(batches), "original") as told:
+
+        def watched(number: int, output: Any) -> None:
+            if number in judged:
+                wanted[number] = _held(output)
+            told()
+
         targets = collect_targets(
             original.model,
             original.analysis,
@@ -116,19 +126,22 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
             memory=how.max_memory,
             per_feature=how.rows_per_feature,
             share=share,
-            told=told,
+            ended=watched,
         )
     seconds = {"original": time.perf_counter() - start}
-    judged = range(len(batches) - 1, -1, -JUDGED)
-    wanted = [_held(targets.outputs[number]) for number in judged]
-    before = _error(wanted, _outputs(small, [batches[number] for number in judged]))
+    before = _error(wanted, _outputs(small, {number: batches[number] for number in judged}))
     start = time.perf_counter()
     student = Student(
         small.model, small.analysis, small.detail, targets, original.analysis.graph, how.process_group
     )
+
+    def solved(number: int, output: Any) -> None:
+        if number in judged:
+            given[number] = _held(output)
+
     with how.bar(len(student), "layers") as told:
-        stages, outputs = student.run(batches, told)
-    after = _error(wanted, [_held(outputs[number]) for number in judged])
+        stages = student.run(batches, told, solved)
+    after = _error(wanted, given)
     sums = torch.tensor([before[0], after[0], before[1], after[1]], dtype=torch.float64)
     student.scene.sum(sums)
     errors = (sums[:2] / sums[2:].clamp_min(1e-30)).sqrt().tolist()
@@ -140,10 +153,10 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     return report
 
 
-def _outputs(small: Recorded, batches: Sequence[Inputs]) -> list[list[torch.Tensor]]:
+def _outputs(small: Recorded, batches: Mapping[int, Inputs]) -> dict[int, list[torch.Tensor]]:
     watch = Watch(small.analysis.graph, small.detail)
     with watch.ready(small.model):
-        return [_held(watch.call(small.model, *batch)) for batch in batches]
+        return {number: _held(watch.call(small.model, *batch)) for number, batch in batches.items()}
 
 
 def _held(output: Any) -> list[torch.Tensor]:
@@ -156,12 +169,12 @@ def _held(output: Any) -> list[torch.Tensor]:
 
 
 def _error(
-    wanted: Sequence[Sequence[torch.Tensor]], given: Sequence[Sequence[torch.Tensor]]
+    wanted: Mapping[int, Sequence[torch.Tensor]], given: Mapping[int, Sequence[torch.Tensor]]
 ) -> tuple[float, float]:
     """Squared error, and squared size of what is wanted, over all outputs that agree in shape."""
     error = size = 0.0
-    for want, got in zip(wanted, given, strict=True):
-        for a, b in zip(want, got, strict=False):
+    for number, want in wanted.items():
+        for a, b in zip(want, given[number], strict=False):
             if a.shape == b.shape:
                 error += float((a.double() - b.double()).square().sum())
                 size += float(a.double().square().sum())

@@ -83,18 +83,23 @@ class Student:
     def __len__(self) -> int:
         return len(self._stops)
 
-    def run(self, batches: Sequence[Inputs], told: Callable[[], None]) -> tuple[list[Stage], list[Any]]:
-        """Solve everything.
+    def run(
+        self, batches: Sequence[Inputs], told: Callable[[], None], ended: Callable[[int, Any], None]
+    ) -> list[Stage]:
+        """Solve everything, and say what was done.
 
-        Returns what was done, and the outputs of the model as it is then, by batch. If anything is
-        raised, an interrupt included, the model is as it was.
+        If anything is raised, an interrupt included, the model is as it was.
+
+        Args:
+            batches: positional and keyword inputs.
+            told: called after every layer.
+            ended: called at the end of every batch, with its number and what the solved model put out.
         """
-        outputs: list[Any] = [None] * len(batches)
         stages: list[Stage] = []
 
         def work(number: int) -> Callable[[Run], None]:
             def call(run: Run) -> None:
-                outputs[number] = self._watch.call(self._model, *batches[number])
+                ended(number, self._watch.call(self._model, *batches[number]))
 
             return call
 
@@ -116,7 +121,7 @@ class Student:
         finally:
             for run in self._runs:
                 run.abandon()
-        return stages, outputs
+        return stages
 
     def _advance(self, count: int, work: Callable[[int], Callable[[Run], None]]) -> None:
         """Let in as many batches, and let every one go to its next stop."""

@@ -67,7 +67,7 @@ class Readers:
                 return Surroundings(norm, self._stream(reader, id_, node))
             elif packet not in _PASSED:
                 break
-            if id_ == reader.outputs[0] and packet is not _aten.batch_norm:
+            if id_ == reader.outputs[0]:  # changed in place: who reads it next is not told apart
                 break
             id_ = reader.outputs[0]
         return Surroundings(norm)

@@ -32,7 +32,6 @@ class Targets:
         scales: by which a result is multiplied before, by node.
         statistics: sums of what a BatchNorm got, by node and batch.
         counts: positions that the original worked on, by node and batch.
-        outputs: what the original put out, by batch.
         batch: number of the batch that is at work.
     """
 
@@ -44,7 +43,6 @@ class Targets:
     scales: dict[int, torch.Tensor] = field(default_factory=dict)
     statistics: dict[int, dict[int, torch.Tensor]] = field(default_factory=dict)
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
-    outputs: list[Any] = field(default_factory=list)
     batch: int = 0
 
     def positions(self, node: int, batch: int) -> torch.Tensor:
@@ -62,7 +60,7 @@ def collect_targets(
     memory: int,
     per_feature: int,
     share: float,
-    told: Callable[[], None] = lambda: None,
+    ended: Callable[[int, Any], None],
 ) -> Targets:
     """One run of the original over all batches.
 
@@ -75,7 +73,7 @@ def collect_targets(
         memory: bytes for activations and for what is kept of the original.
         per_feature: rows for each feature of a reader.
         share: examples of a batch for each that was recorded.
-        told: called after every batch.
+        ended: called after every batch, with its number and what the model put out.
     """
     # While a layer is solved for, its second moments are there about six times, in float64.
     candidates, skipped = find_candidates(analysis, keep, most_features=int((memory / 2 / 6 / 8) ** 0.5))
@@ -102,8 +100,7 @@ def collect_targets(
     with watch.ready(model):
         for number, (args, kwargs) in enumerate(batches):
             targets.batch = number
-            targets.outputs.append(watch.call(model, args, kwargs))
-            told()
+            ended(number, watch.call(model, args, kwargs))
     return targets
 
 

@@ -63,14 +63,13 @@ class BinarySearchLatencyLabelSelector(LatencyLabelSelector):
         order = list(removal_order(cost.bundles))
         low, high = 0, len(order)  # too dear at low steps, cheap enough at high
         best: tuple[float, list[int]] | None = None
-        whole = cost.value(cost.top)
         while high - low > 1 or best is None:
             middle = (low + high) // 2
             levels = cost.top
             for index, level, _ in order[:middle]:
                 levels[index] = level
             now = cost.measure(levels)
-            self._note(self.target_latency, cost.predict(levels), now, cost.value(levels) / whole)
+            self._note(self.target_latency, cost.predict(levels), now, cost.share(levels))
             distance = abs(now - self.target_latency)
             if best is None or distance < best[0]:
                 best = (distance, levels)

@@ -135,7 +135,7 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         What is asked of the prediction is moved by the error seen, between what has turned out too
         slow and too fast. Measured times vary, so the aim is below the target by the tolerance.
         """
-        whole, levels = cost.value(cost.top), tuple(cost.top)
+        levels = tuple(cost.top)
         tried: list[Levels] = []
         aim = goal = self.target_latency * (1 - self.tolerance)
         bracket, ratio = Bracket(), 1.0
@@ -144,7 +144,7 @@ class KnapsackLabelSelector(LatencyLabelSelector):
             predicted, measured = cost.predict(levels), cost.measure(levels)
             if self._on_target(measured):  # a lucky measurement is not enough
                 measured = cost.measure(levels, again=True)
-            self._note(self.target_latency, ratio * predicted, measured, _share(cost.value(levels), whole))
+            self._note(self.target_latency, ratio * predicted, measured, cost.share(levels))
             tried.append(levels)
             if self._on_target(measured):
                 return levels
@@ -196,13 +196,11 @@ class KnapsackLabelSelector(LatencyLabelSelector):
 
     def _report(self, cost: LevelCost, levels: Sequence[int]) -> None:
         predicted = cost.predict(levels)
-        self._note(
-            self.target_latency, predicted, predicted, _share(cost.value(levels), cost.value(cost.top))
-        )
+        self._note(self.target_latency, predicted, predicted, cost.share(levels))
 
     def _rounds(self, cost: LevelCost, target: float, start: Sequence[int], *, show: bool) -> list[_Trial]:
         """All selections that were tried, until one meets the target or they repeat."""
-        levels, whole = tuple(start), cost.value(cost.top)
+        levels = tuple(start)
         now = _Trial(levels, cost.value(levels), cost.predict(levels))
         trials: list[_Trial] = []
         seen, excess = {levels}, 0.0
@@ -214,7 +212,7 @@ class KnapsackLabelSelector(LatencyLabelSelector):
             # What is linearised saves less than it says: ask for as much less as it missed before.
             excess = max(0.0, excess + now.predicted - goal) if last else 0.0
             if show:
-                self._note(goal, expected, now.predicted, _share(now.value, whole))
+                self._note(goal, expected, now.predicted, cost.share(levels))
             done = levels in seen or (last and self._settled(now, trials, target))
             trials.append(now)
             seen.add(levels)
@@ -253,8 +251,3 @@ class KnapsackLabelSelector(LatencyLabelSelector):
         step = bundle.removed(near) - bundle.removed(here)
         slope = (there - now.predicted) / step
         return [now.predicted + slope * (bundle.removed(o) - bundle.removed(here)) for o in options]
-
-
-def _share(value: float, whole: float) -> float:
-    """How much of the score is kept; all of it where nothing has a score."""
-    return value / whole if whole else 1.0

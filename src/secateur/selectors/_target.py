@@ -133,6 +133,11 @@ class LevelCost:
         """The sum of the scores that stay."""
         return sum(b.values[level] for b, level in zip(self.bundles, levels, strict=True))
 
+    def share(self, levels: Sequence[int]) -> float:
+        """How much of the score is kept; all of it where nothing has a score."""
+        whole = self.value(self.top)
+        return self.value(levels) / whole if whole else 1.0
+
 
 class LatencyLabelSelector(LabelSelector):
     """What selectors that aim at a cost share.
