@@ -102,7 +102,7 @@ class Digits(Task):
     )
     shares = (0.5, 0.3, 0.15)
     screened = shares
-    latencies = (0.8, 0.65)
+    latencies = (0.5, 0.4)
     metrics = (Metric("accuracy"),)
     rates = (0.02, 0.005, 0.001)
 
@@ -114,7 +114,7 @@ class Digits(Task):
         samples = batches(learn, 64, seed)
         return Case(
             model=model,
-            args=(learn[0][:64],),
+            args=(learn[0][:512],),  # enough that latency is work, not overhead
             kwargs={},
             samples=samples,
             loss=lambda output, sample: F.cross_entropy(output, sample[1]),

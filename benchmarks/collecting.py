@@ -125,18 +125,24 @@ def measure_memory(name: str, way: str) -> Record:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=MODELS)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
     options = parser.parse_args()
     print(f"{version_line()}\n")
     print("| model | plain [s] | collecting [s] | time | plain [MB] | collecting [MB] | memory |")
     print("|---|---|---|---|---|---|---|")
     for name in [options.only] if options.only else MODELS:
-        (seconds,) = run_all(measure_time, [(name, (name, options.rounds))])
+        (seconds,) = run_all(measure_time, [(name, (name, options.rounds))], limit=options.limit)
         memory: Record = {}
-        for record in run_all(measure_memory, [(name, (name, way)) for way in ("plain", "collected")]):
+        ways = [(name, (name, way)) for way in ("plain", "collected")]
+        for record in run_all(measure_memory, ways, limit=options.limit):
             memory.update(record)
+        failures = [r["message"] for r in (seconds, memory) if "failure" in r]
+        if failures:
+            print(f"| {name} | {failures[0][:160]} | | | | | |", flush=True)
+            continue
         times, sizes = [(r["plain"], r["collected"]) for r in (seconds, memory)]
         print(
             f"| {name} | {times[0]:.3f} | {times[1]:.3f} | {times[1] / times[0]:.3f} "

@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py
     python benchmarks/latency.py --only torchvision/resnet18 --tries 1 --clock cpu
-    python benchmarks/latency.py --table docs/benchmarks-latency.md
+    python benchmarks/latency.py --table docs/benchmarks-latency.md  # of what is in --out, too
 
 One image of 224 x 224 on one thread. A model is bound to a ``LatencyTable``, which measures it; then
 each target, a share of that time, is aimed at three times with ``KnapsackLabelSelector``, and each
@@ -11,7 +11,8 @@ time is from the share that was asked for: the median of the tries, and the one 
 above. ``selection s`` is the slowest of the tries after the first one, which fills the table; ``table s``
 is the first one. Promised: the median within 3 %, none above by more than 5 %, selection below 20 s.
 
-``--clock cpu`` counts CPU time instead of wall time, for a machine that others use too.
+``--clock cpu`` counts CPU time instead of wall time, for a machine that others use too. ``--out`` keeps
+one JSON line for each model; what is there is not run again unless ``--again`` is given.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from models import load
-from processes import Record, run_all, version_line
+from processes import Record, append_line, read_lines, run_all, version_line
 
 MODELS = (
     "torchvision/resnet18",
@@ -140,13 +141,19 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=3)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--limit", type=float, default=900, help="seconds for one model")
+    parser.add_argument("--out", type=Path, default=Path("build/latency.jsonl"))
+    parser.add_argument("--again", action="store_true", help="run what is in --out already, too")
     parser.add_argument("--table", type=Path, help="write the table to this file")
     given = parser.parse_args()
-    tasks = [(name, (name, given.shares, given.tries, given.clock)) for name in given.only]
-    start, records = time.perf_counter(), []
+    done = {} if given.again else read_lines(given.out)
+    names = [name for name in given.only if name not in done or "failure" in done[name]]
+    tasks = [(name, (name, given.shares, given.tries, given.clock)) for name in names]
+    start = time.perf_counter()
     for record in run_all(measure, tasks, limit=given.limit):
-        records.append(record)
+        append_line(given.out, record)
         print(table([record]), flush=True)
+    found = read_lines(given.out)
+    records = [found[name] for name in given.only]
     text = f"{version_line()}; {given.tries} tries, {given.clock} time.\n\n{table(records)}"
     print(f"{text}\n{time.perf_counter() - start:.0f} s")
     if given.table:

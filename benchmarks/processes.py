@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -68,6 +69,17 @@ def _work(connection: Any, target: Target, given: tuple[Any, ...]) -> None:
 def failure(error: Exception) -> Record:
     """What an exception says, for a record."""
     return {"failure": type(error).__name__, "message": str(error)[:2000]}
+
+
+def code_version() -> str:
+    """What tells one state of Secateur's sources from another."""
+    import secateur
+
+    digest = hashlib.sha256()
+    folder = Path(secateur.__file__).parent
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def read_lines(path: Path) -> dict[str, Record]:

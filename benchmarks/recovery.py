@@ -1,17 +1,18 @@
 """Recovery without training: what a cut costs, and what comes back in closed form.
 
-    python benchmarks/recovery.py                  # all tasks
+    python benchmarks/recovery.py --write docs/benchmarks-recovery.md    # all tasks, and the page
     python benchmarks/recovery.py --task digits --seeds 5
-    python benchmarks/recovery.py --write docs/benchmarks-recovery.md
 
 Tasks: ``digits`` (a residual network on scikit-learn's digits), ``photos`` (EfficientNet-Lite0 with its
-ImageNet weights; whole photographs are for calibration, others for the test), ``sentences``
-(all-MiniLM-L6-v2, hidden layers only), ``pitch`` (CREPE's full model, cut to the MACs of its authors' tiny
-one) and ``cost`` (ResNet-50 with 1,024 images: time and memory).
+ImageNet weights; half of the photographs are for calibration, the others for the test), ``sentences``
+(all-MiniLM-L6-v2), ``pitch`` (CREPE's full model, cut to the MACs of its authors' tiny one) and ``cost``
+(ResNet-50 with 1,024 images: time and memory). What a task printed is kept in a folder, and measured again
+only if the task is named.
 
 Labels are chosen by ``ReconstructionCriterion`` and ``KnapsackLabelSelector`` on MACs. Columns: the cut
 alone; with the statistics of BatchNorm estimated again; recovered; and both fine-tuned with the same
-budget, each at its best learning rate of the first seed. Means over seeds, with standard errors.
+budget (digits only), each at its best learning rate of the first seed. Means over seeds, with standard
+errors.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,7 +40,8 @@ HEAD = """# Recovery without training
 
 Printed by `python benchmarks/recovery.py`; its module docstring says what is measured and how.
 """
-WAYS = ("cut", "BatchNorm re-estimated", "recovered", "cut and tuned", "recovered and tuned")
+TUNED = ("cut and tuned", "recovered and tuned")
+WAYS = ("cut", "BatchNorm re-estimated", "recovered", *TUNED)
 
 
 def digits() -> Task:
@@ -50,40 +51,19 @@ def digits() -> Task:
 
 
 def photos() -> Task:
-    import accuracy_photos
-
-    accuracy_photos.SIDE, accuracy_photos.CALIBRATION = 224, 192
-
-    class WholePhotos(accuracy_photos.Photos):
-        """No picture is both for calibration and for the test."""
-
-        shares = (0.9, 0.8)
-
-        def parts(self, pictures: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-            return pictures[::2], pictures[1::2]
+    from recovery_photos import WholePhotos
 
     return WholePhotos()
 
 
 def sentences() -> Task:
-    import accuracy_sentences
+    from recovery_sentences import ManySentences
 
-    accuracy_sentences.CALIBRATION = 1024
-
-    class HiddenLayers(accuracy_sentences.Sentences):
-        """Only the hidden layers are cut: heads that are gone, recovery cannot bring back."""
-
-        shares = (0.7, 0.5)
-
-        def load(self, seed: int) -> Case:
-            case = super().load(seed)
-            heads = (name for name, _ in case.model.named_modules() if name.endswith("attention.self"))
-            return replace(case, ignored=tuple(heads))
-
-    return HiddenLayers()
+    return ManySentences()
 
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "photos": photos, "sentences": sentences}
+NAMES = (*TASKS, "pitch", "cost")
 Values = dict[tuple[float, str], tuple[float, ...]]
 
 
@@ -98,13 +78,13 @@ def measure(task: Task, seed: int, rates: dict[tuple[float, str], float]) -> tup
         small = ir.prune(labels=labels)
         plain = copy.deepcopy(small.model)
         values[share, "cut"] = case.evaluate(plain)
-        case.settle(plain)
-        values[share, "BatchNorm re-estimated"] = case.evaluate(plain)
+        if case.settle(plain):
+            values[share, "BatchNorm re-estimated"] = case.evaluate(plain)
         start = time.process_time()
         report = small.recover(case.samples)
         seconds = time.process_time() - start
         values[share, "recovered"] = case.evaluate(small.model)
-        for way, model in (("cut and tuned", plain), ("recovered and tuned", small.model)):
+        for way, model in zip(TUNED if task.rates else (), (plain, small.model), strict=False):
             values[share, way] = tuned(case, task, model, rates, (share, way))
         notes.append(
             f"seed {seed}, {case.macs(small.model) / full:.3f} of the MACs: {seconds:.1f} CPU s; error of "
@@ -134,18 +114,20 @@ def tuned(
 
 def table(task: Task, runs: list[Values]) -> str:
     """Markdown, a line for each share and metric."""
-    lines = ["| MACs left | metric | full model | " + " | ".join(WAYS) + " |"]
-    lines.append("|---" * (3 + len(WAYS)) + "|")
+    ways = [way for way in WAYS if (task.shares[0], way) in runs[0]]
+    lines = ["| MACs left | metric | full model | " + " | ".join(ways) + " |"]
+    lines.append("|---" * (3 + len(ways)) + "|")
     for share in task.shares:
         for index, metric in enumerate(task.metrics):
             cells = [_cell([run[1.0, "cut"][index] for run in runs], metric.digits)]
-            cells += [_cell([run[share, way][index] for run in runs], metric.digits) for way in WAYS]
+            cells += [_cell([run[share, way][index] for run in runs], metric.digits) for way in ways]
             lines.append(f"| {share} | {metric.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(values: list[float], digits: int) -> str:
-    return f"{statistics.mean(values):.{digits}f} ± {standard_error(values):.{digits}f}"
+    error = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{error}"
 
 
 def task_lines(name: str, seeds: int) -> Iterable[str]:
@@ -158,29 +140,46 @@ def task_lines(name: str, seeds: int) -> Iterable[str]:
         runs.append(values)
         notes += own
     yield f"## {task.name}\n"
-    yield f"{seeds} seeds.\n"
+    yield f"{task.data} {seeds} seed{'s' if seeds > 1 else ''}.\n"
     yield table(task, runs) + "\n"
     yield "\n".join(f"- {note}" for note in notes) + "\n"
 
 
+def section(name: str, seeds: int) -> str:
+    """What the page says of a task."""
+    start = time.process_time()
+    if name in TASKS:
+        lines = list(task_lines(name, seeds or (5 if name == "digits" else 2)))
+    else:
+        lines = list(pitch_lines() if name == "pitch" else cost_lines())
+    return "\n".join([*lines, f"`--task {name}`: {time.process_time() - start:.0f} CPU s.\n"])
+
+
+def write_page(page: Path, kept: Path) -> None:
+    """The page with the sections of all tasks that have been measured."""
+    found = [path.read_text() for name in NAMES if (path := kept / f"{name}.md").exists()]
+    page.write_text("\n".join([HEAD, f"{version_line()}.\n", *found]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--task", choices=[*TASKS, "pitch", "cost", "all"], default="all")
+    parser.add_argument("--task", choices=NAMES, help="only this one, and again if it has been measured")
     parser.add_argument("--seeds", type=int, default=0, help="default: 5 of digits, 2 of the others")
-    parser.add_argument("--write", type=Path, help="write the page to this file too")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("build/recovery"), help="folder of what was measured"
+    )
+    parser.add_argument("--write", type=Path, help="write the page to this file: all that was measured")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # of the libraries that bring the data; ours are tested elsewhere
     torch.set_num_threads(1)
-    parts = [HEAD, f"{version_line()}, one thread.\n"]
-    for name in [*TASKS, "pitch", "cost"] if given.task == "all" else [given.task]:
-        if name in TASKS:
-            lines = list(task_lines(name, given.seeds or (5 if name == "digits" else 2)))
-        else:
-            lines = list(pitch_lines() if name == "pitch" else cost_lines())
-        parts += lines
-        print("\n".join(lines), flush=True)
+    given.kept.mkdir(parents=True, exist_ok=True)
+    for name in [given.task] if given.task else NAMES:
+        kept = given.kept / f"{name}.md"
+        if given.task or not kept.exists():
+            kept.write_text(section(name, given.seeds))
+        print(kept.read_text(), flush=True)
     if given.write:
-        given.write.write_text("\n".join(parts))
+        write_page(given.write, given.kept)
 
 
 if __name__ == "__main__":

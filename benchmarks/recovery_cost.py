@@ -22,9 +22,9 @@ def cost_lines(images: int = IMAGES) -> Iterable[str]:
     batches = [torch.randn(BATCH, 3, 224, 224) for _ in range(images // BATCH)]
     start = time.process_time()
     with torch.no_grad():
-        for batch in batches:
+        for batch in batches[::4]:
             model(batch)
-    epoch = time.process_time() - start
+    epoch = 4 * (time.process_time() - start)
     ir = secateur.PruningIR(model)
     ir.create_snapshot("main", args=(batches[0][:1],))
     small = ir.prune(labels=secateur.UniformLabelSelector(RATIO).select(ir), verify=False)
@@ -35,9 +35,16 @@ def cost_lines(images: int = IMAGES) -> Iterable[str]:
     yield "## Cost\n"
     yield (
         f"torchvision's resnet50 with random weights, {RATIO:.0%} of every group removed, {images} images of "
-        f"224 x 224 in memory ({images * 3 * 224 * 224 * 4 / 2**30:.2f} GB), batches of {BATCH}.\n"
+        f"224 x 224 in memory ({images * 3 * 224 * 224 * 4 / 2**30:.2f} GB), batches of {BATCH}. The plain "
+        "pass was timed on every fourth batch.\n"
     )
-    yield "| plain pass of the original, CPU s | recovery, CPU s | in passes | layers | peak memory, GB |"
-    yield "|---|---|---|---|---|"
+    yield "| plain pass, CPU s | recovery, CPU s | runs, passes | sums and solving, passes | solved | GB |"
+    yield "|---|---|---|---|---|---|"
     solved = sum(stage.what == "solved" for stage in report.stages)
-    yield f"| {epoch:.0f} | {seconds:.0f} | {seconds / epoch:.2f} | {solved} solved | {peak:.2f} |\n"
+    # The parts are told in wall time: their shares hold for CPU time too.
+    solving = report.seconds["solving"] / sum(report.seconds.values())
+    passes = seconds / epoch
+    yield (
+        f"| {epoch:.0f} | {seconds:.0f} | {passes * (1 - solving):.2f} | {passes * solving:.2f} | "
+        f"{solved} layers | {peak:.2f} |\n"
+    )

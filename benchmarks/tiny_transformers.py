@@ -7,6 +7,7 @@ stands in ``_FAMILIES``. ``bert`` is the family with its usual head; ``bert:Bert
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +84,7 @@ _SMALL: dict[str, Any] = {
     "projection_dim": 32,
 }
 _CLASSES = 10
+_LARGEST = 60e6
 
 _SPEECH = {
     "conv_dim": (32, 32, 32),
@@ -236,6 +238,12 @@ def build(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     for part in ("text_config", "vision_config"):  # one tower of two
         if isinstance(getattr(config, part, None), model_class.config_class):
             config = getattr(config, part)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in model_class(copy.deepcopy(config)).parameters())
+    if size > _LARGEST:
+        raise ValueError(
+            f"{model_class.__name__} has {size / 1e6:.0f} M parameters: its sizes are not known here"
+        )
     model = model_class(config)
     return model, (), inputs_of(model)
 

@@ -11,8 +11,9 @@ ROOT = Path(secateur.__file__).parent
 
 # In the order that data flows. A folder may import from those above it, and from the shared files.
 STAGES = [
-    "capture", "axes", "masks", "criteria", "cost", "selectors", "surgery", "verification", "report",
-    "persistence", "integrations", "iterative",
+    "operators", "capture", "axes", "masks", "criteria", "cost", "selectors", "surgery", "verification",
+    "report", "folding", "persistence", "integrations", "iterative", "_snapshot", "recovery", "_ir", "_prune",
+    "speedups", "compression", "deploy", "recipe", "cli",
 ]  # fmt: skip
 SHARED = {"_errors"}
 

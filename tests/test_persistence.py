@@ -316,3 +316,17 @@ def test_a_bias_that_a_fold_made_is_put_in_its_place(path: Path) -> None:
 def test_positions_survive_as_text(positions: set[int]) -> None:
     text = to_text(sorted(positions))
     assert from_text(text).tolist() == sorted(positions) and count(text) == len(positions)
+
+
+def test_a_loaded_model_is_saved_and_loaded_again(tmp_path: Path) -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+    x = torch.randn(1, 3, 8, 8)
+    small, _ = secateur.prune(factory().eval(), (x,), ratio=0.5)
+    first = secateur.save(small, tmp_path / "first.safetensors")
+    loaded = secateur.load(factory, tmp_path / "first.safetensors").eval()
+    second = secateur.save(loaded, tmp_path / "second.safetensors")
+    assert second.tensors == first.tensors
+    again = secateur.load(factory, tmp_path / "second.safetensors").eval()
+    assert torch.equal(again(x), small(x))

@@ -9,6 +9,8 @@ from torch import nn
 
 import secateur
 from oracle import check_cut, outputs, random_labels, randomise, snapshot_of
+from secateur import VerificationError
+from secateur.verification import Verification
 from strategies import Recipe
 from test_random_networks import check_network
 
@@ -260,5 +262,243 @@ def test_an_assertion_of_one_axis_does_not_pin_the_others() -> None:
     ir = snapshot_of(randomise(Guarded().double()), args)
     assert {group.size for group in ir.groups()} >= {40, 5}
     assert ir.reach() > 0.9
+    for share in (0.5, None):
+        check_cut(ir, random_labels(ir.groups(), 0, share), args, exact=True)
+
+
+class Counted(nn.Module):
+    """Outputs as long as data decides: durations of speech, say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 32), nn.LayerNorm(32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.norm(self.a(x)))
+        times = (y.abs().sum(-1) * 3).round().long() + 1
+        return y.repeat_interleave(times, 0)
+
+
+def test_durations_that_data_decides_are_compared_at_the_masked_models() -> None:
+    """Inexact cuts raised: outputs were of other lengths, since a float had become a count."""
+    torch.manual_seed(0)
+    args = (torch.randn(6, 4),)
+    ir = snapshot_of(randomise(Counted()), args)
+    (group,) = ir.groups()
+    assert not group.exact
+    report = ir.prune(labels=random_labels([group], 0)).report
+    assert report is not None
+    assert report.verification is not None
+    assert "conversion to integers" in report.verification.at
+
+
+class Chaotic(nn.Module):
+    """A logistic map doubles a difference at every step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.a, self.b = nn.Linear(4, 32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.a(x).tanh()).sigmoid()
+        for _ in range(self.steps):
+            y = 4 * y * (1 - y)
+        return y
+
+
+def pruned_at(steps: int, dtype: torch.dtype) -> Verification:
+    torch.manual_seed(0)
+    model = randomise(Chaotic(steps)).to(dtype)
+    ir = snapshot_of(model, (torch.randn(6, 4, dtype=dtype),))
+    report = ir.prune(labels=random_labels(ir.groups(), 0)).report
+    assert report is not None
+    assert report.verification is not None
+    return report.verification
+
+
+@pytest.mark.parametrize("steps", [1, 14])
+def test_rounding_that_a_model_makes_much_of_is_no_difference(steps: int) -> None:
+    found = pruned_at(steps, torch.float32)
+    assert found.passed
+    assert (found.error > found.tolerance) is (steps > 1)
+    assert ("last bit" in str(found)) is (steps > 1)
+
+
+def test_outputs_that_rounding_makes_anything_of_prove_nothing() -> None:
+    with pytest.raises(VerificationError, match=r"last bit alone moves .* Prune model\.double\(\)"):
+        pruned_at(40, torch.float32)
+    assert pruned_at(40, torch.float64).passed
+
+
+class Listed(nn.Module):
+    """Experts that are called with the tokens that a list of counts says, as JetMoE does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.up, self.down = nn.Linear(6, 3), nn.Linear(6, 16), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        best = self.router(x).argmax(-1)
+        counts = torch.stack([(best == n).sum() for n in range(3)]).tolist()
+        order = best.argsort()
+        parts = x[order].split(counts)
+        made = [self.down(self.up(part).relu()) * (n + 1) for n, part in enumerate(parts)]
+        return torch.cat(made)
+
+
+def test_values_read_by_tolist_are_followed() -> None:
+    """They were not recorded: nothing of the model was in reach."""
+    args = (torch.randn(7, 6, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Listed().double()), args)
+    assert "up" in {group.name for group in ir.groups()}
+    check_cut(ir, random_labels(ir.groups(), 0), args, exact=True)
+
+
+class InATensor(nn.Module):
+    """Code that keeps a width in a tensor: to slice by it, or to divide by its root."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.width = how, 6
+        self.a, self.b = nn.Linear(4, 12 if how == "slice" else 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        if self.how == "slice":
+            width = torch.IntTensor([self.width])[0]
+            return self.b(y[:, :width].tanh() * y[:, width:].sigmoid())
+        return self.b(y / torch.sqrt(torch.tensor(float(y.shape[1])))).tanh()
+
+
+@pytest.mark.parametrize("how", ["slice", "root"])
+def test_a_width_kept_in_a_tensor_is_followed(how: str) -> None:
+    """The value that was recorded came back, whatever the code had put there."""
+    args = (torch.randn(5, 4, dtype=torch.float64),)
+    ir = snapshot_of(randomise(InATensor(how).double()), args)
+    assert ir.groups()
+    for seed in range(3):
+        check_cut(ir, random_labels(ir.groups(), seed), args, exact=True)
+
+
+class Reflected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.a(x))
+        limit = torch.arange(5).tolist()
+        kept = torch.tensor([limit, limit]) < torch.full((2, 1), 3)
+        same = torch.tensor([limit, limit]) == torch.full((2, 1), 3)
+        return torch.where(kept & ~same, y[:, :1], y[:, 1:2])
+
+
+def test_comparisons_that_python_reflects_are_the_same_operator() -> None:
+    """``constant < ghost`` becomes ``ghost > constant``: another operator than was recorded."""
+    args = (torch.randn(2, 4, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Reflected().double()), args)
+    check_cut(ir, random_labels(ir.groups(), 0), args, exact=True)
+
+
+class Unequal(nn.Module):
+    """A width of 16 in three pieces: 6, 6, 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *rest = self.embed(x).chunk(3, -1)
+        return self.head(torch.cat([first.tanh(), *rest], -1))
+
+
+def test_pieces_that_are_not_equal_lose_alike() -> None:
+    """They were pinned. EdgeNeXt chunks 160 channels in three."""
+    args = (torch.randn(7, 5, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Unequal().double()), args)
+    assert [group.size for group in ir.groups()] == [6, 6, 4]
+    for share in (0.3, 0.6, None):
+        check_cut(ir, random_labels(ir.groups(), 1, share), args, exact=True)
+
+
+class Fields:
+    """A config that refuses to name one width for all layers."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "width":
+            raise RuntimeError("layers differ: ask for theirs")
+        return super().__getattribute__(name)
+
+
+class Refusing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.number = Fields(6), 6
+        self.a, self.b = nn.Linear(4, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        width = self.number if hasattr(self.config, "other") or self.config else self.config.width
+        return self.b(self.a(x).view(-1, 2, width).tanh().flatten(1))
+
+
+def test_a_field_that_cannot_be_read_is_no_candidate() -> None:
+    """Gemma 4's config raised in the middle of the analysis."""
+    args = (torch.randn(2, 4, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Refusing().double()), args)
+    check_cut(ir, random_labels(ir.groups(), 0), args, exact=True)
+
+
+class Foretold(nn.Module):
+    """Raises about one width before the code comes to where it is used, with a factor wrong before that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = 6
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 10)
+        self.left, self.right = nn.Linear(6, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        y = self.second((y + 1.0) / torch.tensor(float(y.shape[1])))
+        if y.shape[1] - self.hidden <= 0:
+            raise ValueError("too few channels")
+        hidden, context = y.split([self.hidden, y.shape[1] - self.hidden], 1)
+        return self.left(hidden.tanh()) + self.right(context.relu())
+
+
+def test_an_error_is_guessed_about_where_another_mismatch_has_no_candidate() -> None:
+    """RAFT's context encoder was pinned, since its feature encoder divides by a root of its width."""
+    args = (torch.randn(2, 4, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Foretold().double()), args)
+    assert {group.size for group in ir.groups()} >= {6, 4}
+    check_cut(ir, random_labels(ir.groups(), 0), args, exact=True)
+
+
+class Overlapping(nn.Module):
+    """Windows that overlap by half, as Longformer's: strides of its own along the positions alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.features = 3, 4
+        self.q, self.out = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).view(2, 8, self.heads, self.features).transpose(1, 2).reshape(-1, 8, self.features)
+        chunks = q.view(q.shape[0], 2, 4, q.shape[2])
+        size, stride = list(chunks.size()), list(chunks.stride())
+        size[1], stride[1] = size[1] * 2 - 1, stride[1] // 2
+        windows = chunks.as_strided(size=size, stride=stride).tanh().sum((1, 2))
+        return self.out(windows.view(2, -1))
+
+
+def test_windows_that_overlap_leave_heads_and_features_free() -> None:
+    """Everything was pinned that is viewed with strides of its own."""
+    args = (torch.randn(2, 8, 5, dtype=torch.float64),)
+    ir = snapshot_of(randomise(Overlapping().double()), args)
+    assert [group.size for group in ir.groups()] == [3, 4]
     for share in (0.5, None):
         check_cut(ir, random_labels(ir.groups(), 0, share), args, exact=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ._errors import SurgeryError, VerificationError
 from ._snapshot import Snapshot
-from .axes import Keep, Label, Leaf, Structure, reach
+from .axes import Group, Keep, Label, Leaf, Structure, reach
 from .capture import without_gc
 from .cost import count_macs, count_parameters
 from .integrations import FittedConfig, fit_config
@@ -29,6 +29,7 @@ from .surgery import (
     explain,
     follow_sizes,
     graph_module,
+    groups_touched,
     keep_sets,
     masked_model,
     removed_positions,
@@ -83,8 +84,10 @@ def cut(
             if output == "graph":
                 model = graph_module(structure.analysis, plan.keep, model)
         with _timed(seconds, "verification"):
-            verification = observer.compare(model) if verify else None
-            _judge(verification, structure, plan)
+            touched = groups_touched(structure, plan.keep)
+            exact = all(group.exact for group in touched)
+            verification = observer.compare(model, exact=exact) if verify else None
+            _judge(verification, touched, exact)
     except BaseException:
         undo.restore()
         raise
@@ -127,18 +130,24 @@ def _refuse(structure: Structure, keep: Keep, found: Replayed) -> NoReturn:
     )
 
 
-def _judge(verification: Verification | None, structure: Structure, plan: Plan) -> None:
+def _judge(verification: Verification | None, touched: Sequence[Group], exact: bool) -> None:
     """Raise if outputs differ though every group that was cut is exact."""
     if verification is None or verification.passed:
         return
-    touched = [group for group in structure.groups if group.axis in plan.keep]
-    if all(group.exact for group in touched) or verification.error != verification.error:
+    if exact or verification.error != verification.error:
         worst = max(verification.comparisons, key=lambda c: c.error)
+        reason = (
+            "This is a defect of Secateur or of a custom rule: please report it with the model."
+            if verification.telling
+            else f"But a change of every parameter's last bit alone moves the outputs by "
+            f"{verification.rounding:.2e}: in this precision they cannot be compared. Prune model.double(), "
+            "with inputs in float64, and convert the result; or give verify=False."
+        )
         raise VerificationError(
             f"{worst.output} {worst.shape} of the small model differs from the masked model by a relative "
             f"error of {worst.error:.2e} (tolerance {verification.tolerance:.0e}), though all groups that "
             f"were cut are exact: {', '.join(group.name for group in touched[:8])}. The model is as it was. "
-            "This is a defect of Secateur or of a custom rule: please report it with the model."
+            f"{reason}"
         )
 
 

@@ -12,11 +12,16 @@
     │   ├── ParameterNameError(AttributeError) a parameter to be masked that the module does not have
     │   └── DimensionError(IndexError)         a dimension that the parameter to be masked does not have
     ├── ConfigError(ValueError)           a config list with mistakes: all of them, in one message
-    ├── PruningError(ValueError)          a pruner or evaluator that was given what it cannot work with
+    ├── CompressionError(ValueError)      a compressor or evaluator that was given what it cannot work with
+    │   ├── PruningError                       a pruner, or a schedule
+    │   ├── QuantizationError                  a quantiser, or what its scales are made of
+    │   └── DistillationError                  a distiller, or its teacher
     ├── SurgeryError(RuntimeError)        a plan that the model's code cannot follow
     ├── VerificationError(RuntimeError)   the small model does not compute what the masked model computes
     ├── PersistenceError(ValueError)      a file that is no saved model, or is one of another model
     ├── RecoveryError(ValueError)         a recovery without data, or without the model it is to imitate
+    ├── RecipeError(ValueError)           a recipe with mistakes: all of them, in one message
+    ├── DeploymentError(RuntimeError)      a model that cannot be exported, or that a runtime refuses
     ├── OptimizerError(ValueError)        an optimizer whose state cannot follow a cut
     └── DependencyError(ImportError)      an optional package that is not installed
 
@@ -69,8 +74,20 @@ class MaskError(SecateurError, ValueError):
     """Masks that do not fit the model, or that cannot be read; nothing has been changed."""
 
 
-class PruningError(SecateurError, ValueError):
-    """A pruner, evaluator or schedule was given what it cannot work with; the model is as it was."""
+class CompressionError(SecateurError, ValueError):
+    """A compressor or evaluator was given what it cannot work with; the model is as it was."""
+
+
+class PruningError(CompressionError):
+    """A pruner or schedule was given what it cannot work with."""
+
+
+class QuantizationError(CompressionError):
+    """A quantiser was given what it cannot work with, or has seen too little to know its scales."""
+
+
+class DistillationError(CompressionError):
+    """A distiller or teacher that does not fit the student."""
 
 
 class ParameterNameError(MaskError, AttributeError):
@@ -93,6 +110,18 @@ class ConfigError(SecateurError, ValueError):
         return type(self), (self.problems,)
 
 
+class RecipeError(SecateurError, ValueError):
+    """A recipe with mistakes; ``problems`` has every one of them, a line each."""
+
+    def __init__(self, file: str, problems: Sequence[str]) -> None:
+        self.file, self.problems = file, tuple(problems)
+        count = f"{len(self.problems)} mistakes" if len(self.problems) != 1 else "a mistake"
+        super().__init__("\n".join([f"{file} has {count}:", *self.problems]))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.file, self.problems)
+
+
 class SurgeryError(SecateurError, RuntimeError):
     """The plan cannot be carried out on this model; nothing has been changed."""
 
@@ -107,6 +136,10 @@ class PersistenceError(SecateurError, ValueError):
 
 class RecoveryError(SecateurError, ValueError):
     """A recovery has no data, or no original to imitate; the model is as it was."""
+
+
+class DeploymentError(SecateurError, RuntimeError):
+    """A model cannot be exported, or the runtime that it was exported for refuses it."""
 
 
 class DependencyError(SecateurError, ImportError):

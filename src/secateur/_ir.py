@@ -15,7 +15,7 @@ from ._snapshot import LeafModules, Settings, Snapshot, parameter_names
 from .axes import Group, Keep, Label, Pin, reach
 from .calibration import Compensate, Compensated, compensated, compensation_for, create_biases
 from .capture import owned_tensors, unwrap
-from .recovery import Recorded, Recovery, RecoveryReport, recover
+from .recovery import Recovery, RecoveryReport, recover
 from .report import PruneReport, Table, explain_structure
 from .surgery import masked_model, removed_positions
 
@@ -289,7 +289,7 @@ class PruningIR:
             )
         with torch.inference_mode(False):
             own = self.snapshot(self._origin.name)
-            report = recover(_recorded(snapshot), _recorded(own), self._origin.keep, how)
+            report = recover(snapshot, own, self._origin.keep, how)
         if self.report is not None:
             self.report.recovery = report
         return report
@@ -325,12 +325,6 @@ class PruningIR:
 
     def __repr__(self) -> str:
         return f"PruningIR({type(self._model).__name__}, snapshots={list(self._snapshots)})"
-
-
-def _recorded(snapshot: Snapshot) -> Recorded:
-    """What recovery wants to know of a snapshot."""
-    detail = snapshot.settings.detail(snapshot.model)
-    return Recorded(snapshot.model, snapshot.analysis, detail, (snapshot.args, snapshot.kwargs))
 
 
 def _members(group: Group) -> str:

@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.axes import UNIT, Algebra, Concat, Dim, concat, kept, kept_size, leaf, product
+from secateur.axes import (
+    UNIT,
+    Algebra,
+    Concat,
+    Dim,
+    Leaf,
+    balanced_sizes,
+    concat,
+    kept,
+    kept_size,
+    leaf,
+    product,
+)
 
 
 def sizes(dim: Dim) -> str:
@@ -139,3 +151,12 @@ def test_refinement_keeps_every_position_in_its_place(dim: Dim, data: st.DataObj
     if not algebra.pins:
         again = algebra.resolve(concat([algebra.resolve(first), algebra.resolve(second)]))
         assert repr(again) == repr(algebra.resolve(dim))
+
+
+def test_a_sum_grows_evenly() -> None:
+    """One piece after the other, 38 a head was never four equal pieces, and everything grew back."""
+    pieces, heads, features = [Leaf(76) for _ in range(4)], Leaf(8), Leaf(38)
+    wanted = dict.fromkeys([*pieces, heads], 1)
+    sizes = balanced_sizes([pieces, [product([heads, features]), concat(pieces)]], wanted)
+    assert sizes[heads] == 2
+    assert [sizes[piece] for piece in pieces] == [19] * 4

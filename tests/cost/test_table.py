@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import platform
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,6 +41,29 @@ def test_latency_is_measured_by_the_clock_and_leaves_the_model_alone():
     assert (latency.median, latency.low, latency.high, latency.runs) == (1.0, 1.0, 1.0, 5)
     assert model.training
     assert "1000.00 ms" in str(latency)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the allocator of glibc")
+def test_memory_that_runs_free_is_not_faulted_in_again_while_measuring():
+    code = """
+import resource, torch
+from secateur import measure_latency
+
+class Large(torch.nn.Module):
+    def forward(self, x):
+        return [x.expand(1_000_000).clone() for _ in range(10)][0]  # 40 MB at once, and all given back
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+model, x = Large(), torch.ones(1)
+model(x)
+before = faults()
+measure_latency(model, (x,), runs=50)
+print(faults() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100_000  # 10,000 the first time; 415,000 if they came back at each run
 
 
 def test_several_models_are_measured_in_turn():

@@ -4,8 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import PruningIR, ReconstructionCriterion, ScoreError, UniformLabelSelector
+from secateur import (
+    BinarySearchLatencyLabelSelector,
+    GlobalScoreLabelSelector,
+    KnapsackLabelSelector,
+    PruningIR,
+    ReconstructionCriterion,
+    ScoreError,
+    UniformLabelSelector,
+)
+from secateur.cost import Macs
 from secateur.criteria._elimination import Layer, eliminate
+from secateur.selectors import IsomorphicLabelSelector, LabelSelector, ThresholdLabelSelector
 
 
 def covariance(size: int, seed: int) -> torch.Tensor:
@@ -97,13 +107,22 @@ def scores_of(model: nn.Module, batches: list[torch.Tensor], **settings: object)
     return collect
 
 
+def shrunk(x: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+    """Ledoit and Wolf's covariance of rows ``x``; how they differ is told by ``around`` some mean."""
+    c = torch.cov(x.t(), correction=0)
+    target = c.diagonal().mean() * torch.eye(len(c)).double()
+    own = torch.stack([(torch.outer(row, row)).square().sum() for row in around])
+    share = (own.mean() - c.square().sum()) / len(x) / (c - target).square().sum()
+    return (1 - share) * c + share * target
+
+
 def test_scores_follow_from_covariances_and_output_gradients():
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 5))
     batches = [torch.randn(16, 4) for _ in range(4)]
     found = scores_of(model, batches, damping=1e-3).scores["0"]
     inputs = torch.cat([model[:2](batch) for batch in batches]).double().detach()
-    c = torch.cov(inputs.t(), correction=0)
+    c = shrunk(inputs, inputs - inputs[:16].mean(0))
     c += 1e-3 * c.diagonal().mean() * torch.eye(9, dtype=torch.float64)
     gradients = []
     for batch in batches:
@@ -115,6 +134,16 @@ def test_scores_follow_from_covariances_and_output_gradients():
     gram = weight.t() @ (matter[:, None] * weight)
     expected = eliminate([Layer(torch.linalg.inv(c), gram, singles(9))], 9)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-12)
+
+
+def test_among_few_examples_features_do_not_seem_redundant():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 5))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(30))
+    many, few = (scores_of(model, [torch.randn(count, 30)], damping=1e-3).scores["0"] for count in (2000, 20))
+    # Any 10 of the 30 features are combinations of the others on 20 examples, and on no others.
+    assert float(few.sort().values[:10].sum()) > 0.3 * float(many.sort().values[:10].sum())
 
 
 def test_a_label_that_repeats_another_is_free_while_the_other_stays():
@@ -187,6 +216,39 @@ def test_it_cuts_with_less_loss_than_magnitude():
         small = ir.prune(labels=labels, compensate="least_squares", calibration=x.split(100)).model
         errors.append(float((small(x).detach() - wanted).square().mean()))
     assert errors[0] < 0.8 * errors[1]
+
+
+def weighted_time(model: nn.Module) -> float:
+    """Stands for a latency that is measured on the cut model."""
+    return 1e-9 * sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        UniformLabelSelector(0.5),
+        GlobalScoreLabelSelector(0.5),
+        IsomorphicLabelSelector(0.5),
+        ThresholdLabelSelector(1e-6),
+        KnapsackLabelSelector(60_000, Macs(), verbose=False),
+        KnapsackLabelSelector(1200e-9, weighted_time, verbose=False),
+        BinarySearchLatencyLabelSelector(1200e-9, weighted_time, verbose=False),
+    ],
+    ids=lambda selector: type(selector).__name__,
+)
+def test_every_selector_takes_redundant_labels_first(selector: LabelSelector):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    with torch.no_grad():  # the second half of the first hidden layer repeats the first half
+        model[0].weight[16:], model[0].bias[16:] = model[0].weight[:16], model[0].bias[:16]
+    ir = PruningIR(model)
+    with ReconstructionCriterion(ir) as collect:
+        for x in torch.randn(8, 64, 16):
+            collect(x).square().mean().backward()
+    gone = {label.index % 16 for label in selector.select(ir) if label.group == "0"}
+    count = sum(label.group == "0" for label in selector.select(ir))
+    assert count >= 1
+    assert len(gone) == min(count, 16), "no pair goes as long as one of its kind stays elsewhere"
 
 
 def test_nothing_is_left_behind():

@@ -33,7 +33,7 @@ EXPRESSIBLE = {
     "phi3 fused": ("Phi3", "ForCausalLM", CAUSAL, "all", {"hidden_size": 32, "head_dim": 16}),
     "gemma2": ("Gemma2", "ForCausalLM", CAUSAL | {"head_dim": 16}, "exact", {"intermediate_size": 48}),
     "mixtral experts": ("Mixtral", "ForCausalLM", CAUSAL | {"num_local_experts": 4}, "all",
-              {"intermediate_size": 48, "num_local_experts": 4, "hidden_size": 32}),
+              {"intermediate_size": 48, "num_local_experts": 2, "hidden_size": 32}),
     "gpt2": ("GPT2", "LMHeadModel", GPT2, "all", {"n_embd": 32, "n_head": 2, "n_inner": None}),
     "bert": ("Bert", "ForSequenceClassification", TEXT, "all", {"hidden_size": 32, "num_attention_heads": 2}),
     "vit": ("ViT", "ForImageClassification", SIZES | {"image_size": 32, "patch_size": 8}, "all",

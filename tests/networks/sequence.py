@@ -177,7 +177,7 @@ class Adapted(Block):
 
 @block("sequence")
 class Experts(Block):
-    """A soft mixture of experts whose weights are stacked in parameters."""
+    """A mixture of experts whose weights are stacked in parameters: all of them, or each token's best."""
 
     def __init__(self, width: int, experts: int, hidden: int, how: str) -> None:
         super().__init__()
@@ -189,6 +189,10 @@ class Experts(Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weights = self.router(x).softmax(-1)
+        if self.how == "routed":
+            weight, best = weights.topk(1, -1)
+            h = F.relu(torch.einsum("bnd,bnkdh->bnkh", x, self.up[best]))
+            return torch.einsum("bnkh,bnkhd,bnk->bnd", h, self.down[best], weight)
         if self.how == "einsum":
             h = F.relu(torch.einsum("bnd,edh->bneh", x, self.up))
             return torch.einsum("bneh,ehd,bne->bnd", h, self.down, weights)
@@ -206,7 +210,7 @@ class Experts(Block):
         return {
             "experts": chooser.pick(2, 3),
             "hidden": chooser.width(),
-            "how": chooser.pick("einsum", "loop", "bmm"),
+            "how": chooser.pick("einsum", "loop", "bmm", "routed"),
         }
 
 

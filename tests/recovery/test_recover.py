@@ -120,6 +120,72 @@ def test_the_projections_of_attention_and_lstm_are_solved() -> None:
     assert {"q", "k", "v", "out", "up", "down", "lstm.weight_ih_l0", "head"} <= solved
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_output_projection_of_an_attention_that_is_recorded_whole(batch_first: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=batch_first).eval()
+    loader = [torch.randn(16, 6, 16) for _ in range(4)]
+    if not batch_first:
+        loader = [batch.transpose(0, 1) for batch in loader]
+    ir = PruningIR(model)
+    ir.create_snapshot("main", args=(loader[0],))
+    (heads,) = (group for group in ir.groups() if group.role == "heads")
+    report = ir.prune(labels=heads.labels[:2]).recover(loader)
+    stage = next(stage for stage in report.stages if stage.layer == "self_attn.out_proj")
+    assert stage.what == "solved"
+    assert stage.after < 0.95 * stage.before
+    assert report.after < report.before
+
+
+def test_what_is_inside_of_a_whole_attention_and_cannot_be_solved_is_listed() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Linear(5, 16), layer, nn.Linear(16, 3)).eval()
+    loader = [torch.randn(16, 6, 5) for _ in range(4)]
+    ir = PruningIR(model)
+    ir.create_snapshot("main", args=(loader[0],))
+    report = ir.prune(labels=UniformLabelSelector(0.3).select(ir)).recover(loader)
+    assert report.skipped == {"1.self_attn.in_proj": "it is inside a module that is recorded whole"}
+    assert {"1.self_attn.out_proj", "1.linear1", "1.linear2", "2"} <= {s.layer for s in report.stages}
+
+
+def test_positions_that_are_cut_too_are_left_out_of_the_original() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.up, self.down = nn.Linear(5, 12), nn.Linear(7, 16), nn.Linear(16, 7)
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.tanh(self.into(x))
+            x = x + self.down(torch.relu(self.up(x.transpose(1, 2)))).transpose(1, 2)
+            return self.head(x)
+
+    torch.manual_seed(0)
+    model, loader = Mixer(), [torch.randn(32, 7, 5) for _ in range(4)]
+    ir = PruningIR(model)
+    ir.create_snapshot("main", args=(loader[0],))
+    report = ir.prune(labels=UniformLabelSelector(0.4).select(ir)).recover(loader)
+    assert {stage.layer for stage in report.stages if stage.what == "solved"} >= {"down", "head"}
+    assert not report.skipped
+    assert report.after < 0.8 * report.before
+
+
+def test_of_weights_that_are_computed_from_others_the_mean_is_put_right() -> None:
+    torch.manual_seed(0)
+    last = nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), last)
+    loader = [torch.randn(64, 6) + 1 for _ in range(4)]
+    ir = PruningIR(model)
+    ir.create_snapshot("main", args=(loader[0],))
+    report = ir.prune(labels=ir.groups()[0].labels[:8]).recover(loader)
+    assert [stage.what for stage in report.stages] == ["bias"]
+    assert list(report.skipped.values()) == [
+        "its weights are computed from others, only its mean was put right"
+    ]
+    assert report.after < report.before
+
+
 def redundant() -> tuple[nn.Module, PruningIR, list, list[torch.Tensor]]:
     """A network whose hidden units 4 to 7 are combinations of the units 0 to 3."""
     torch.manual_seed(0)

@@ -176,7 +176,7 @@ def test_a_bracket_finds_where_something_that_rises_meets_a_target(power, factor
     bracket, at = Bracket(), target
     for _ in range(40):
         value = factor * at**power
-        if abs(value / target - 1) < 0.01 or bracket.closed:
+        if abs(value / target - 1) < 0.01 or bracket.nearer_than(1.001):
             break
         bracket.add(at, too_high=value > target)
         at = bracket.inside(at * target / value)
@@ -188,9 +188,9 @@ def test_a_bracket_gives_up_the_side_that_was_wrong():
     bracket.add(2.0, too_high=True)
     bracket.add(3.0, too_high=False)
     assert bracket.inside(4.0) == 4.0
-    assert not bracket.closed
+    assert not bracket.nearer_than(1.001)
     bracket.add(3.001, too_high=True)
-    assert bracket.closed
+    assert bracket.nearer_than(1.001)
 
 
 # -- a real one ------------------------------------------------------------------------------------

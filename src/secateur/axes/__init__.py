@@ -17,6 +17,8 @@ from ._analysis import Analysis as Analysis
 from ._analysis import analyse as analyse
 from ._analysis import number_value as number_value
 from ._balance import balanced_sizes as balanced_sizes
+from ._batch_norm import BatchNorm as BatchNorm
+from ._batch_norm import batch_norm_of as batch_norm_of
 from ._groups import Group as Group
 from ._groups import Label as Label
 from ._groups import Member as Member
@@ -25,6 +27,8 @@ from ._groups import Structure as Structure
 from ._groups import build_structure as build_structure
 from ._groups import reach as reach
 from ._groups import state_exactness as state_exactness
+from ._interchangeable import interchangeable as interchangeable
+from ._interchangeable import side_by_side as side_by_side
 from ._keep import Keep as Keep
 from ._keep import Positions as Positions
 from ._keep import add_by_label as add_by_label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ._algebra import Dim, Leaf, Product
+from ._algebra import Concat, Dim, Leaf, Product
 from ._keep import dim_size
 
 Sizes = dict[Leaf, int]
@@ -63,8 +63,18 @@ def _grow(dim: Dim, target: int, sizes: Sizes) -> None:
             if size_of(dim, sizes) >= target:
                 return
     else:
-        for part in dim.parts:
-            missing = target - size_of(dim, sizes)
-            if missing <= 0:
-                return
-            _grow(part, min(part.size, size_of(part, sizes) + missing), sizes)
+        _grow_parts(dim, target, sizes)
+
+
+def _grow_parts(dim: Concat, target: int, sizes: Sizes) -> None:
+    """Grow a sum by its smallest terms, evenly, since terms are often to be equal."""
+    below, level = 0, target  # the lowest level that the terms have to be filled up to
+    while level - below > 1:
+        middle = (below + level) // 2
+        filled = sum(min(part.size, max(size_of(part, sizes), middle)) for part in dim.parts)
+        below, level = (below, middle) if filled >= target else (middle, level)
+    for part in dim.parts:
+        missing = target - size_of(dim, sizes)
+        have = size_of(part, sizes)
+        if missing > 0 and have < min(level, part.size):
+            _grow(part, min(part.size, level, have + missing), sizes)

@@ -46,7 +46,8 @@ class Group:
         members: the parameter and buffer dimensions that it is a part of.
         exact: whether removing masked labels leaves the outputs equal.
         reasons: why not, where ``exact`` is False.
-        role: ``heads`` or ``features`` for axes of attention, else empty.
+        role: ``heads`` or ``features`` for axes of attention, ``experts`` for what a router chooses among,
+            else empty.
         axis: the axis of the algebra.
     """
 
@@ -143,13 +144,9 @@ def build_structure(
         if axis not in pinned and any(m.is_parameter for m in reached)
     ]
     names = _names(analysis, members, axes)
-    roles = {
-        axis: role
-        for op in analysis.operators
-        if op
-        for dim, role in op.roles
-        for axis in algebra.leaves(dim)
-    }
+    operators = [op for op in analysis.operators if op]
+    roles = {axis: role for op in operators for dim, role in op.roles for axis in algebra.leaves(dim)}
+    roles |= {axis: "experts" for op in operators for dim in op.routes for axis in algebra.leaves(dim)}
     groups = [Group(names[axis], axis.size, members[axis], axis, [], roles.get(axis, "")) for axis in axes]
     key = hashlib.sha256(repr([(g.name, g.size) for g in groups]).encode()).hexdigest()[:16]
     for group in groups:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..capture import Node
+from ._addresses import Address
 from ._algebra import UNIT, Algebra, Dim, concat, leaf, product
 
 
@@ -18,13 +19,18 @@ class Operand:
     """A tensor argument: one dimension expression for each of its dimensions.
 
     Indexing and iteration give the expressions; a rule returns a list of them as its result.
-    ``is_state`` marks a parameter or buffer, as against an activation.
+    ``is_state`` marks a parameter or buffer, or a part of one, as against an activation. ``address`` is
+    there where the values are known to be positions of a dimension, ``constant`` where they are numbers
+    that the code wrote; ``strides`` where it does not lie in memory in the order of its dimensions.
     """
 
     id: int
     dims: list[Dim]
     dtype: torch.dtype
     is_state: bool = False
+    address: Address | None = None
+    constant: torch.Tensor | None = None
+    strides: tuple[int, ...] | None = None
 
     def __getitem__(self, index: Any) -> Any:
         return self.dims[index]
@@ -57,13 +63,19 @@ class Number:
     """An integer argument of a call that is the size of a dimension, so has to change with it.
 
     ``argument`` and ``position`` say where it stands: ``position`` inside a list, None for a plain
-    int. A ``negative`` number counts from the end (``x[:-n]``).
+    int. A ``negative`` number counts from the end (``x[:-n]``). ``offset`` is by how much it is more than
+    the size (-1 for the last position).
     """
 
     argument: str
     position: int | None
     dim: Dim
     negative: bool = False
+    offset: int = 0
+
+    def at(self, size: int) -> int:
+        """The number when the dimension has so many positions."""
+        return (-size if self.negative else size) + self.offset
 
 
 @dataclass(slots=True)
@@ -122,6 +134,10 @@ class Operator:
     inexact_if: list[tuple[int, Dim, str]] = field(default_factory=list)
     spared: list[tuple[int, Dim]] = field(default_factory=list)
     roles: list[tuple[Dim, str]] = field(default_factory=list)
+    competing: list[tuple[Dim, str]] = field(default_factory=list)
+    addresses: dict[int, Address] = field(default_factory=dict)
+    addressed: set[int] = field(default_factory=set)
+    routes: list[Dim] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,10 +171,44 @@ class Operator:
         """A dimension that the operator makes, and that may not be shortened."""
         return self.algebra.fixed(size, reason)
 
-    def number(self, argument: str, dim: Dim, position: int | None = None, *, negative: bool = False) -> Dim:
+    def number(
+        self, argument: str, dim: Dim, position: int | None = None, *, negative: bool = False, offset: int = 0
+    ) -> Dim:
         """The integer in this argument is the size of ``dim`` (minus it, counted from an end)."""
-        self.numbers.append(Number(argument, position, dim, negative))
+        self.numbers.append(Number(argument, position, dim, negative, offset))
         return dim
+
+    def compete(self, dim: Dim, reason: str) -> None:
+        """Zero is no absence for ``dim``: it may not be shortened, unless it is a :meth:`route`."""
+        self.competing.append((dim, reason))
+
+    def points(self, result: int, dim: Dim, *, counted: bool = False) -> None:
+        """The values of the result of that number are positions of ``dim``, or counts of them."""
+        self.addresses[result] = Address(dim, counted)
+
+    def address(self, dim: Dim, index: Operand, reason: str) -> None:
+        """The values of ``index`` are positions of ``dim``.
+
+        Where they are known to be positions of another dimension, the two are the same; else it is pinned.
+        """
+        known = index.address
+        if known is None or known.counted or known.dim.size != dim.size:
+            self.pin(dim, reason)
+            return
+        self.addressed.add(index.id)
+        self.route(self.unify(dim, known.dim))
+
+    def join_addresses(self, tensors: Sequence[Operand]) -> None:
+        """The first result holds the values of all these: positions of one dimension, if all hold such."""
+        known = [tensor.address for tensor in tensors if tensor.address and not tensor.address.counted]
+        if known and len(known) == len(tensors) and len({address.dim.size for address in known}) == 1:
+            self.unify(*(address.dim for address in known))
+            self.points(0, known[0].dim)
+            self.addressed.update(tensor.id for tensor in tensors)
+
+    def route(self, dim: Dim) -> None:
+        """What competes along ``dim`` only chooses among its positions, as a router its experts."""
+        self.routes.append(dim)
 
     def sum_over(self, dim: Dim, *operands: Operand | None) -> None:
         """The operator sums over ``dim`` the product of these operands, as far as they carry it."""

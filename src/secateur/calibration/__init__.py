@@ -1,5 +1,6 @@
 """Calibration: what a few batches can make good after a cut."""
 
+from ..criteria import Moments as Moments
 from ._apply import compensated as compensated
 from ._apply import compensation_for as compensation_for
 from ._apply import create_biases as create_biases
@@ -7,5 +8,4 @@ from ._batch_norm import recalibrate_batchnorm as recalibrate_batchnorm
 from ._compensate import Compensate as Compensate
 from ._compensate import Compensated as Compensated
 from ._compensate import compensations as compensations
-from ._moments import Moments as Moments
 from ._moments import collect_moments as collect_moments

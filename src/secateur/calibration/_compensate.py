@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .._errors import LabelError
-from ..axes import Keep, Leaf, Positions, kept
+from ..axes import Keep, Leaf, Positions, batch_norm_of, kept
 from ..capture import Node, Source, owned_tensors
 from ..criteria import Use, find_uses
 from ._moments import Moments, Place
@@ -19,7 +19,6 @@ from ._moments import Moments, Place
 if TYPE_CHECKING:
     from .._snapshot import Snapshot
 
-aten = torch.ops.aten
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -103,10 +102,7 @@ class _Work:
         self._how, self._damping = how, damping
         self._model = snapshot.model
         self._owned = {name: tensor for _, name, tensor in owned_tensors(snapshot.model)}
-        self._readers: dict[int, list[Node]] = {}
-        for node in self._analysis.graph.nodes:
-            for id_ in set(node.inputs):
-                self._readers.setdefault(id_, []).append(node)
+        self._readers = self._analysis.graph.readers()
 
     def use(self, use: Use, moments: Moments) -> None:
         """Compensate one reader, if something that it reads goes."""
@@ -122,7 +118,7 @@ class _Work:
         if weight.shape[use.parameter.dim] != size:
             self.result.skipped[name] = "its inputs are in groups"
             return
-        alike = [n for n in self._readers.get(self._id_of(name), []) if n is not use.node]
+        alike = [n for n in self._readers[self._id_of(name)] if n is not use.node]
         if alike:
             self.result.skipped[name] = f"its weight is read by {alike[0]} as well"
             return
@@ -185,10 +181,6 @@ class _Work:
     def _mean_behind(self, node: Node) -> str | None:
         """The running mean of the BatchNorm that is all that reads a node's result."""
         (out,) = node.outputs
-        readers = self._readers.get(out, [])
-        if len(readers) != 1 or getattr(readers[0].op, "overloadpacket", None) is not aten.batch_norm:
-            return None
-        operator = self._analysis.operators[readers[0].index]
-        running = operator.arguments.get("running_mean") if operator else None
-        value = None if running is None else self._analysis.graph.values[running.id]
-        return value.name if value is not None and value.source is Source.BUFFER else None
+        readers = self._readers[out]
+        norm = batch_norm_of(self._analysis, readers[0]) if len(readers) == 1 else None
+        return norm.mean.name if norm is not None and norm.mean.source is Source.BUFFER else None

@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .._errors import ScoreError
 from ..capture import Watch
-from ..criteria import ToInputs, find_uses, model_inputs
+from ..criteria import Moments, ToInputs, find_uses, model_inputs
 
 if TYPE_CHECKING:
     from .._snapshot import Snapshot
 
 Place = tuple[int, int]
 """A tensor of the recorded graph, and one of its dimensions."""
-
-
-@dataclass
-class Moments:
-    """Sums over everything that was seen along one dimension.
-
-    Attributes:
-        total: sum of ``x``, of shape ``(n,)``.
-        products: sum of ``x x^T``, of shape ``(n, n)``; None where only means were asked for.
-        count: number of ``x``.
-    """
-
-    total: torch.Tensor
-    products: torch.Tensor | None
-    count: int = 0
-
-    def add(self, rows: torch.Tensor) -> None:
-        """Take in ``rows`` of shape ``(n, elements)``."""
-        self.total += rows.double().sum(1).cpu()
-        if self.products is not None:
-            self.products += (rows @ rows.t()).double().cpu()
-        self.count += rows.shape[1]
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """Mean of every position."""
-        return self.total / self.count
-
-    @property
-    def covariance(self) -> torch.Tensor:
-        """Covariance of all positions."""
-        assert self.products is not None
-        return self.products / self.count - torch.outer(self.mean, self.mean)
 
 
 def collect_moments(
@@ -81,8 +47,7 @@ def collect_moments(
                 continue
             id_, dim = use.activation
             size = values[id_].shape[dim]
-            square = torch.zeros(size, size, dtype=torch.float64) if products else None
-            moments = found[use.activation] = Moments(torch.zeros(size, dtype=torch.float64), square)
+            moments = found[use.activation] = Moments.of(size, products=products)
             wanted.setdefault(use.node.index, {})[id_] = _look(moments, dim - len(values[id_].shape))
     watch = Watch(snapshot.graph, snapshot.settings.detail(snapshot.model), wanted)
     to_inputs = sample_to_model_inputs or (lambda sample: model_inputs(snapshot.model, sample))
@@ -96,7 +61,4 @@ def collect_moments(
 
 
 def _look(moments: Moments, dim: int) -> Callable[[torch.Tensor], None]:
-    def look(tensor: torch.Tensor) -> None:
-        moments.add(tensor.movedim(dim, 0).flatten(1).float())
-
-    return look
+    return lambda tensor: moments.add(tensor, dim)

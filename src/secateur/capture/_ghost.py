@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ._lists import listed
+
 
 class NeedsValues(RuntimeError):
     """The model's code asks for the values of a tensor, and a ghost has none."""
@@ -58,6 +60,10 @@ class Ghost(torch.Tensor):
             self.data = other
         self.value_id, self._meta = other.value_id, None
         return self
+
+    def tolist(self) -> Any:
+        """Its values, by operators that whoever follows the code can answer."""
+        return listed(self)
 
     def __deepcopy__(self, memo: Any) -> Ghost:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -118,6 +119,14 @@ class Graph:
     def state(self, *sources: Source) -> Iterator[Value]:
         """The values that come from any of ``sources``, in the order that they were met."""
         return (value for value in self.values if value.source in sources)
+
+    def readers(self) -> defaultdict[int, list[Node]]:
+        """For each tensor, by its id: the nodes that read it, once each, in the order that they run."""
+        found: defaultdict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for id_ in dict.fromkeys(node.inputs):
+                found[id_].append(node)
+        return found
 
 
 def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:

@@ -26,6 +26,7 @@ from .._errors import CaptureError
 from ._copies import copy_with
 from ._ghost import Ghost, ghost_of
 from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
+from ._lists import DispatchedLists
 from ._modules import ModuleStack, owned_tensors, unwrap
 from ._operators import is_composite, is_inplace_view, may_alias, writes_operands
 from ._pytree import map_tensors, named_tensors
@@ -140,7 +141,7 @@ def _run(recorder: Recorder, model: nn.Module, args: tuple[Any, ...], kwargs: di
     args, kwargs = recorder.take_inputs(args, kwargs)
     with untouched(model), recorder.running():
         try:
-            with below_autograd(), recorder:
+            with DispatchedLists(), below_autograd(), recorder:
                 result = model(*args, **kwargs)
         except Exception as error:
             raise CaptureError(recorder.explain(error)) from error

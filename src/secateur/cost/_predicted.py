@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any, Protocol
@@ -132,14 +133,18 @@ class _OperatorTime:
     def _estimate(self, sizes: tuple[int, ...]) -> float:
         if not self._call.callable or len(sizes) > MOST_PARTS:
             return self._in_proportion(sizes)
-        # Kernels of one axis, as depthwise convolutions have, jump by factors from step to step.
-        fine = len(sizes) == 1 and any(True for _ in node_macs(self._analysis, self._node))
-        grids = (self._table.grid(part.size, fine=fine) for part in self._parts.values())
         total = 0.0
-        for corner in product(*(_neighbours(grid, n) for grid, n in zip(grids, sizes, strict=True))):
+        for corner in product(*(_neighbours(grid, n) for grid, n in zip(self._grids, sizes, strict=True))):
             share = prod(weight for _, weight in corner)
             total += share * self._at_corner(tuple(size for size, _ in corner))
         return total
+
+    @cached_property
+    def _grids(self) -> list[list[int]]:
+        """The sizes at which each part is measured."""
+        # Kernels of one axis, as depthwise convolutions have, jump by factors from step to step.
+        fine = len(self._parts) == 1 and any(True for _ in node_macs(self._analysis, self._node))
+        return [self._table.grid(part.size, fine=fine) for part in self._parts.values()]
 
     def _at_corner(self, sizes: tuple[int, ...]) -> float:
         found = self._corners.get(sizes)

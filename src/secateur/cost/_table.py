@@ -66,9 +66,9 @@ class LatencyTable:
         threads: int | None = None,
         levels: int = 8,
         multiple: int = 8,
-        runs: int = 10,
+        runs: int = 5,
         precision: float = 0.003,
-        seconds: float = 2.0,
+        seconds: float = 1.0,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.args, self.kwargs = args, kwargs

@@ -14,6 +14,7 @@ from ._loss_aware import GateCriterion as GateCriterion
 from ._loss_aware import LossAwareCriterion as LossAwareCriterion
 from ._loss_aware import Spread as Spread
 from ._magnitude import magnitude_scores as magnitude_scores
+from ._moments import Moments as Moments
 from ._normalize import Normalize as Normalize
 from ._normalize import Scores as Scores
 from ._normalize import normalize_scores as normalize_scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -69,13 +68,10 @@ class Origins:
         self._analysis = analysis
         self._values = analysis.graph.values
         self._producer: dict[int, Node] = {}
-        self._readers: dict[int, list[Node]] = defaultdict(list)
+        self._readers = analysis.graph.readers()
         for node in analysis.graph.nodes:
-            inputs = dict.fromkeys(node.inputs)
-            for id_ in inputs:
-                self._readers[id_].append(node)
             for id_ in node.outputs:
-                if id_ not in inputs:  # changed in place, or returned as it was
+                if id_ not in node.inputs:  # changed in place, or returned as it was
                     self._producer[id_] = node
         self._parameters = {v.name: v.id for v in self._values if v.source is Source.PARAMETER}
 

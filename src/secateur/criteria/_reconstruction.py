@@ -16,6 +16,7 @@ from ..capture import Watch, owned_tensors
 from ._collector import ScoreCollector
 from ._elimination import Layer, eliminate
 from ._gates import Use, find_uses
+from ._moments import Moments
 from ._normalize import Normalize, Scores
 from ._samples import ToInputs
 
@@ -34,10 +35,12 @@ class ReconstructionCriterion(ScoreCollector):
 
         loss(R) = sum_o s_o * W_oR (C_RR - C_RK C_KK^-1 C_KR) W_oR^T
 
-    added over all layers that read the group. Labels are eliminated greedily; the score of a label is
-    the increase when it goes, given what went before. So labels that repeat others are cheap, but only
-    as long as the others stay; and the sum of the lowest scores of a group is the loss without them,
-    which is what a knapsack adds up.
+    added over all layers that read the group. With few examples ``C`` is drawn towards a multiple of
+    the identity (:meth:`secateur.criteria.Moments.shrunk`): among 200 examples every one of 1,000
+    features seems redundant. Labels are eliminated greedily; the score of a label is the increase when
+    it goes, given what went before. So labels that repeat others are cheap, but only as long as the
+    others stay; and the sum of the lowest scores of a group is the loss without them, which is what a
+    knapsack adds up.
 
     Sources: the elimination is the structured optimal brain surgeon of Kurtic et al., "ZipLM" (NeurIPS
     2023), here with the outputs weighted by Fisher information and over all readers of an axis.
@@ -109,9 +112,7 @@ class ReconstructionCriterion(ScoreCollector):
             for group in structure.groups
             if group.name not in self._uses
         }
-        self._totals: dict[Activation, torch.Tensor] = {}
-        self._products: dict[Activation, torch.Tensor] = {}
-        self._counts: dict[Activation, torch.Tensor] = {}
+        self._moments: dict[Activation, Moments] = {}
         self._weights: dict[str, torch.Tensor] = {}
         self._examples_of_batch = 1
         self._seen_gradients = 0
@@ -122,11 +123,9 @@ class ReconstructionCriterion(ScoreCollector):
     def _register(self, use: Use, modules: dict[str, nn.Module], stack: ExitStack) -> None:
         key, path = use.activation, use.node.module
         assert key is not None
-        if key not in self._totals:
+        if key not in self._moments:
             size = self._structure.analysis.graph.values[key[0]].shape[key[1]]
-            self._totals[key] = torch.zeros(size, dtype=torch.float64)
-            self._products[key] = torch.zeros(size, size, dtype=torch.float64)
-            self._counts[key] = torch.zeros((), dtype=torch.float64)
+            self._moments[key] = Moments.of(size, products=True)
         if path not in self._weights:
             self._weights[path] = torch.zeros(_outputs(use, self._structure), dtype=torch.float64)
             handle = modules[path].register_forward_hook(self._output_hook(path, _is_spatial(use)))
@@ -163,14 +162,7 @@ class ReconstructionCriterion(ScoreCollector):
 
     def _look(self, key: Activation) -> Callable[[torch.Tensor], None]:
         dim = key[1] - len(self._structure.analysis.graph.values[key[0]].shape)
-
-        def add(tensor: torch.Tensor) -> None:
-            rows = tensor.movedim(dim, 0).flatten(1).float()
-            self._totals[key] += rows.double().sum(1).cpu()
-            self._products[key] += (rows @ rows.t()).double().cpu()
-            self._counts[key] += rows.shape[1]
-
-        return add
+        return lambda tensor: self._moments[key].add(tensor, dim)
 
     def _finish_batch(self, examples: int) -> bool:
         number = self.batches + 1
@@ -190,16 +182,10 @@ class ReconstructionCriterion(ScoreCollector):
     # -- scores ------------------------------------------------------------------------------------
 
     def _sums(self) -> dict[str, torch.Tensor]:
-        return {
-            f"{kind} {key}": value
-            for kind, values in (
-                ("total", self._totals),
-                ("products", self._products),
-                ("count", self._counts),
-                ("weights", self._weights),
-            )
-            for key, value in values.items()
-        }
+        sums = {f"weights {path}": weights for path, weights in self._weights.items()}
+        for key, moments in self._moments.items():
+            sums |= {f"moments {key} {number}": own for number, own in enumerate(moments.sums)}
+        return sums
 
     def _result(self, sums: dict[str, torch.Tensor]) -> Scores:
         owned = {name: tensor for _, name, tensor in owned_tensors(self._ir.model)}
@@ -233,9 +219,7 @@ class ReconstructionCriterion(ScoreCollector):
         return Layer(precisions[key].clone(), rows @ rows.t(), positions)
 
     def _precision(self, key: Activation) -> torch.Tensor:
-        count = self._counts[key].clamp_min(1)
-        mean = self._totals[key] / count
-        covariance = self._products[key] / count - torch.outer(mean, mean)
+        covariance = self._moments[key].shrunk()
         ridge = self._damping * covariance.diagonal().mean().clamp_min(1e-30)
         eye = torch.eye(len(covariance), dtype=torch.float64)
         return torch.cholesky_inverse(torch.linalg.cholesky(covariance + ridge * eye))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..axes import STATE, Concat, Dim, Keep, Leaf, Product, Structure, kept_size, product
-from ..surgery import read
+from ..surgery import is_readable, read
 
 Path = tuple[Any, ...]
 """The way to a field: names, and positions in lists."""
@@ -51,7 +51,7 @@ def _parts(dim: Dim) -> Iterator[Dim]:
 def integer_fields(config: Any) -> Iterator[tuple[Path, int]]:
     """Every integer that a config holds: in its fields, in lists there, and in configs inside it."""
     for name, value in vars(config).items():
-        if name.startswith("_"):
+        if name.startswith("_") or not is_readable(config, name):
             continue
         if type(value) is int:
             yield (name,), value

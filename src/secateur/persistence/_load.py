@@ -12,6 +12,7 @@ from torch import nn
 from ..capture import Source, unwrap
 from ..surgery import Plan, Undo, copy_with, fit, like
 from ._mismatch import check_fit
+from ._notes import note_again
 from ._save import read_recipe
 from ._tensors import empty_slot, laid_out
 
@@ -69,6 +70,7 @@ def load(
         model = copy_with(original, loaded)
         _fill(model, [name for name in stored if name not in made], file.get_tensor, device)
     fit(model, Plan({}, attributes=recipe.attributes, refits=recipe.refits), Undo(enabled=False))
+    note_again(model, recipe)
     return model
 
 

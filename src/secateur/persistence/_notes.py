@@ -58,6 +58,20 @@ def collect(model: nn.Module) -> Changes:
     return total
 
 
+def note_again(model: nn.Module, changes: Changes) -> None:
+    """Note what :func:`collect` found, on a model that was made anew; it can then be saved like the first."""
+    notes: defaultdict[str, Changes] = defaultdict(Changes)
+    for full, kept in changes.tensors.items():
+        path, name = owner_of(full)
+        notes[path].tensors[name] = kept
+    for change in changes.attributes:
+        notes[change.place.module].attributes.append(replace(change, place=Place("", change.place.path)))
+    for refit in changes.refits:
+        notes[refit.module].refits.append(replace(refit, module=""))
+    for path, note in notes.items():
+        vars(model.get_submodule(path))[NOTE] = json.dumps(changes_to_tree(note))
+
+
 def owner_of(name: str) -> tuple[str, str]:
     """Path of the module that owns a tensor, and the tensor's name there.
 

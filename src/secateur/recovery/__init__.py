@@ -1,6 +1,5 @@
 """Recovery: accuracy back after a cut, in closed form and without training."""
 
-from ._recover import Recorded as Recorded
 from ._recover import Recovery as Recovery
 from ._recover import recover as recover
 from ._report import RecoveryReport as RecoveryReport

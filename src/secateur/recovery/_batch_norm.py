@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 
-from ..axes import Analysis
+from ..axes import Analysis, BatchNorm, batch_norm_of
 from ._report import Stage
 from ._stops import Operands, Scene, Stop
-
-_BATCH_NORM = torch.ops.aten.batch_norm
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """A BatchNorm in a graph: its module, its node, and the ids of its operands."""
-
-    layer: str
-    node: int
-    activation: int
-    mean: int
-    variance: int
 
 
 def find_batch_norms(analysis: Analysis) -> Iterator[BatchNorm]:
     """All that use running statistics, in the order that they run."""
-    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
-        if operator is None or getattr(node.op, "overloadpacket", None) is not _BATCH_NORM:
-            continue
-        given = operator.arguments
-        mean, variance = given.get("running_mean"), given.get("running_var")
-        if mean is not None and variance is not None:
-            yield BatchNorm(node.module, node.index, given["input"].id, mean.id, variance.id)
+    for node in analysis.graph.nodes:
+        norm = batch_norm_of(analysis, node)
+        if norm is not None:
+            yield norm
 
 
 def batch_sums(x: torch.Tensor) -> torch.Tensor:
@@ -64,7 +47,7 @@ class StatisticsStop(Stop):
     def __init__(
         self, scene: Scene, norm: BatchNorm, batches: int, original: Mapping[int, torch.Tensor]
     ) -> None:
-        super().__init__(scene, norm.node, batches)
+        super().__init__(scene, norm.node.index, batches)
         self._norm, self._original = norm, original
         self._before = torch.zeros(0, dtype=torch.float64)
         self._sums = torch.zeros(0, dtype=torch.float64)  # count, sums, sums of squares
@@ -72,7 +55,7 @@ class StatisticsStop(Stop):
 
     def take(self, operands: Operands) -> None:
         """Add one batch."""
-        self._running = operands[self._norm.mean], operands[self._norm.variance]
+        self._running = operands[self._norm.mean.id], operands[self._norm.variance.id]
         now, before = batch_sums(operands[self._norm.activation]), self._original[self.scene.batch]
         self._sums = self._sums + now if len(self._sums) else now
         self._before = self._before + before if len(self._before) else before
@@ -86,4 +69,4 @@ class StatisticsStop(Stop):
         self.scene.add(self._running[0], mean - old_mean)
         ratio = torch.where(old_variance > 0, variance / old_variance, 1.0)
         self.scene.write(self._running[1], self._running[1].detach().cpu().double() * ratio)
-        return Stage(self._norm.layer, "statistics", rows=int(self._sums[0]))
+        return Stage(self._norm.node.module, "statistics", rows=int(self._sums[0]))

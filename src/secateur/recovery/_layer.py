@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ._readers import Candidate, Sum
+from ._readers import Candidate
 from ._report import Stage
-from ._solve import Solution, Sums, solve
+from ._solve import RIDGES, Solution, Sums, solve
 from ._stops import Operands, Scene, Stop
+from ._sums import Sum
 from ._surroundings import Surroundings
 from ._targets import Targets
 
@@ -33,7 +34,7 @@ class LayerStop(Stop):
     ) -> None:
         super().__init__(scene, twin.node.index, targets.schedule.batches[own.node.index])
         self.why = ""
-        self.mean = behind.norm.mean if behind.norm is not None and twin.bias is None else None
+        self.mean = behind.norm.mean.name if behind.norm is not None and twin.bias is None else None
         self._targets, self._own, self._twin = targets, own, twin
         self._stream = behind.stream if own.node.index in targets.scales else None
         self._streams: dict[int, torch.Tensor] = {}
@@ -105,11 +106,17 @@ class LayerStop(Stop):
         shift = bias if bias is not None else mean
         self._train.reduce(self.scene.sum)
         self._held.reduce(self.scene.sum)
-        found = solve(self._train, self._held, bias=shift is not None)
+        # Weights that are computed from others (weight norm) stay; the mean is put right even so.
+        ridges = RIDGES if self.scene.owns(weight) else ()
+        found = solve(self._train, self._held, bias=shift is not None, ridges=ridges)
+        if not ridges:
+            done = "" if found.change is None else ", only its mean was put right"
+            self.why = f"its weights are computed from others{done}"
         if found.change is not None:
             problem, change = self._own.problem, found.change
             weights, intercept = problem.changes(self._twin.layout, change.weight, change.bias, weight)
-            self.scene.add(weight, weights)
+            if found.ridge != float("inf"):
+                self.scene.add(weight, weights)
             if intercept is not None and shift is not None:
                 intercept = intercept.reshape(shift.shape)
                 self.scene.add(shift, intercept if bias is not None else -intercept)
@@ -122,8 +129,6 @@ class LayerStop(Stop):
             return self.why or "no batch came to it"
         if not self._train.count or not self._held.count:
             return "too few examples to hold some out"
-        if not self.scene.owns(self._operands[0]):
-            return "its weights are computed from others"
         return ""
 
     def _stage(self, found: Solution) -> Stage:

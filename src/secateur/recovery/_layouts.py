@@ -57,13 +57,22 @@ class Layout(ABC):
 
 @dataclass(frozen=True)
 class Dense(Layout):
-    """A linear layer. ``transposed``: the weight is (features, outputs), as in GPT-2's ``Conv1D``."""
+    """A linear layer.
+
+    ``transposed``: the weight is (features, outputs), as in GPT-2's ``Conv1D``. ``swapped``: of a result
+    with three dimensions the second one counts examples.
+    """
 
     transposed: bool = False
+    swapped: bool = False
 
     def positions(self, x: torch.Tensor, weight: torch.Tensor) -> int:
         """All but the last dimension."""
         return x.numel() // x.shape[-1]
+
+    def results(self, y: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """Rows of the flattened result."""
+        return super().results(y.transpose(0, 1) if self.swapped and y.dim() == 3 else y, at)
 
     def rows(self, x: torch.Tensor, weight: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Rows of the flattened input."""

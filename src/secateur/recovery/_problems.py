@@ -101,6 +101,25 @@ class Weights(Problem):
         return layout.weight(change, weight), shift
 
 
+class Results(Weights):
+    """All weights of a layer inside a module that was recorded whole: only its results are seen there."""
+
+    def positions(self, layout: Layout, x: torch.Tensor, weight: torch.Tensor) -> int:
+        """All but the last dimension, of the original's results and of the small layer's inputs."""
+        return x.numel() // x.shape[-1]
+
+    def wanted(
+        self,
+        layout: Layout,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        at: torch.Tensor,
+    ) -> torch.Tensor:
+        """The results themselves."""
+        return self.staying(layout.results(x, at).float())[None]
+
+
 class Channels(Problem):
     """A mixing of channels in front of the layer is unknown: ``x`` is replaced by ``M x' + m``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,22 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..axes import Analysis, Keep, Operand, Operator, Positions, kept, kept_size
+from ..axes import Analysis, Keep, Positions, kept, kept_size
 from ..capture import Graph, Node
 from ..criteria import Origins
-from ._layouts import Convolution, Dense, Layout, Stacked
-from ._problems import Channels, Problem, Weights
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A weighted sum in a recorded graph: ids of its operands there, and how they are laid out."""
-
-    node: Node
-    activation: int
-    weight: int
-    bias: int | None
-    layout: Layout
+from ._layouts import Convolution, Dense, Stacked
+from ._problems import Channels, Problem, Results, Weights
+from ._sums import Sum, hidden_projection, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -39,6 +29,8 @@ class Candidate:
         features: weights that an output of the small model's has.
         results: outputs of the small model's, of all groups.
         problem: what is unknown.
+        seen: index of the node at which what it works on can be looked at.
+        places: what stays of the dimensions of its input that are cut though it does not sum over them.
     """
 
     name: str
@@ -46,11 +38,19 @@ class Candidate:
     features: int
     results: int
     problem: Problem
+    seen: int
+    places: dict[int, Positions]
 
     @property
     def node(self) -> Node:
         """Its place in the graph."""
         return self.sum.node
+
+    def staying(self, x: torch.Tensor) -> torch.Tensor:
+        """The part of an input, or of a tensor with the shape of the result, that the small model has."""
+        for dim, rows in self.places.items():
+            x = x.index_select(dim, torch.from_numpy(rows).to(x.device))
+        return x
 
 
 def find_candidates(
@@ -62,20 +62,44 @@ def find_candidates(
     """
     found: list[Candidate] = []
     skipped: dict[str, str] = {}
-    origins = Origins(analysis)
+    origins, readers = Origins(analysis), analysis.graph.readers()
     for operator in analysis.operators:
-        own = weighted_sum(operator)
-        if own is None or origins.parameter(own.weight) is None:
+        own = weighted_sum(operator) or hidden_projection(operator)
+        if own is not None and own.hidden and _reads_cut_inputs(analysis, own, keep):
+            skipped[f"{own.node.module}.in_proj"] = "it is inside a module that is recorded whole"
+        if own is None or not _is_layer(origins, own):
             continue
         if kept(_features(analysis, own), keep) is None:
             continue
         name = _name(origins, own)
-        why = _unsolvable(analysis, own, keep)
+        seen = readers[own.activation][:1] if own.hidden else [own.node]
+        why = _unsolvable(analysis, own, keep, seen)
         if why:
             skipped[name] = why
         else:
-            found.append(_candidate(analysis, own, keep, name, most_features))
+            found.append(_candidate(analysis, own, keep, name, most_features, seen[0].index))
     return found, skipped
+
+
+def find_twin_sums(candidates: Iterable[Candidate], original: Graph, small: Analysis) -> dict[int, Sum]:
+    """The weighted sum of the small model that stands for each candidate, by the index of its node.
+
+    It is the one that uses the weight of that name; where several do, the one at the same place.
+    """
+    twins, origins = find_twins(original, small.graph), Origins(small)
+    named: dict[str, list[Sum]] = defaultdict(list)
+    for operator in small.operators:
+        own = weighted_sum(operator)
+        if own is not None:
+            named[_name(origins, own)].append(own)
+    found: dict[int, Sum] = {}
+    for candidate in candidates:
+        node, alike = candidate.node.index, named[candidate.name]
+        at_its_place = weighted_sum(small.operators[twins[node]]) if node in twins else None
+        twin = alike[0] if len(alike) == 1 else at_its_place
+        if twin is not None:
+            found[node] = twin
+    return found
 
 
 def find_twins(original: Graph, small: Graph) -> dict[int, int]:
@@ -96,100 +120,29 @@ def _placed(graph: Graph) -> Iterator[tuple[tuple[str, str, int], Node]]:
         counts[key] += 1
 
 
-# -- operators -------------------------------------------------------------------------------------
-
-
-def weighted_sum(operator: Operator | None) -> Sum | None:
-    """How an operator is a weighted sum; None if it is none that can be solved for."""
-    if operator is None:
-        return None
-    build = _BUILDERS.get(getattr(operator.node.op, "overloadpacket", None))
-    return build(operator, operator.arguments) if build else None
-
-
-def _sum(
-    operator: Operator, activation: Operand, weight: Operand, bias: Operand | None, layout: Layout
-) -> Sum:
-    return Sum(operator.node, activation.id, weight.id, None if bias is None else bias.id, layout)
-
-
-def _linear(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
-    return _sum(operator, given["input"], given["weight"], given.get("bias"), Dense())
-
-
-def _addmm(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
-    return _sum(operator, given["mat1"], given["mat2"], given["self"], Dense(transposed=True))
-
-
-def _matmul(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
-    left, right = given["self"], given["other"]
-    if len(right) == 2:
-        return _sum(operator, left, right, None, Dense(transposed=True))
-    return _sum(operator, left, right, None, Stacked()) if len(left) == len(right) == 3 else None
-
-
-def _convolution(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
-    weight = given["weight"]
-    space = len(weight) - 2
-
-    def numbers(name: str, default: int) -> tuple[int, ...] | str:
-        value = given.get(name, default)
-        if isinstance(value, str):
-            return value
-        row = [value] if isinstance(value, int) else list(value)
-        return tuple(row * space if len(row) == 1 else row)
-
-    layout = Convolution(
-        stride=tuple(map(int, numbers("stride", 1))),
-        padding=numbers("padding", 0),
-        dilation=tuple(map(int, numbers("dilation", 1))),
-        groups=given.get("groups", 1),
-        output_padding=tuple(map(int, numbers("output_padding", 0))),
-        transposed=given.get("transposed", "transpose" in str(operator.node.op)),
-    )
-    return _sum(operator, given["input"], weight, given.get("bias"), layout)
-
-
-def _recurrent(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
-    """The input projection of the first layer; of two directions the forward one."""
-    if "input" not in given or "params" not in given or given.get("bidirectional"):
-        return None
-    params = given["params"]
-    bias = params[2] if given.get("has_biases") else None
-    return _sum(operator, given["input"], params[0], bias, Dense())
-
-
-_aten = torch.ops.aten
-_BUILDERS: dict[Any, Callable[[Operator, Mapping[str, Any]], Sum | None]] = {
-    _aten.linear: _linear,
-    _aten.addmm: _addmm,
-    _aten.matmul: _matmul,
-    _aten.mm: _matmul,
-    _aten.bmm: _matmul,
-    **dict.fromkeys(
-        [
-            _aten.conv1d,
-            _aten.conv2d,
-            _aten.conv3d,
-            _aten.conv_transpose1d,
-            _aten.conv_transpose2d,
-            _aten.conv_transpose3d,
-            _aten.convolution,
-        ],
-        _convolution,
-    ),
-    **dict.fromkeys([_aten.lstm, _aten.gru, _aten.rnn_tanh, _aten.rnn_relu], _recurrent),
-}
-
-
 # -- what is pruned of them ------------------------------------------------------------------------
+
+
+def _reads_cut_inputs(analysis: Analysis, own: Sum, keep: Keep) -> bool:
+    """Whether the input projections of an attention that is recorded whole read what is cut."""
+    operator = analysis.operators[own.node.index]
+    given = {} if operator is None else operator.arguments
+    inputs = [given[name].id for name in ("query", "key", "value") if name in given]
+    return any(kept(analysis.dims_of(id_)[-1], keep) is not None for id_ in inputs)
+
+
+def _is_layer(origins: Origins, own: Sum) -> bool:
+    """Whether it has a weight or a bias of the model's, and is no product of two activations."""
+    return any(id_ is not None and origins.parameter(id_) is not None for id_ in (own.weight, own.bias))
 
 
 def _name(origins: Origins, own: Sum) -> str:
     return (origins.parameter(own.weight) or own.node.module).removesuffix(".weight")
 
 
-def _candidate(analysis: Analysis, own: Sum, keep: Keep, name: str, most_features: int) -> Candidate:
+def _candidate(
+    analysis: Analysis, own: Sum, keep: Keep, name: str, most_features: int, seen: int
+) -> Candidate:
     outputs = _outputs(analysis, own, keep)
     weight = analysis.dims_of(own.weight)
     results = own.layout.outputs([dim.size for dim in weight]) if outputs is None else len(outputs)
@@ -197,11 +150,16 @@ def _candidate(analysis: Analysis, own: Sum, keep: Keep, name: str, most_feature
     inputs = kept(_features(analysis, own), keep)
     mixable = isinstance(own.layout, Convolution) and own.layout.groups == 1 and not own.layout.transposed
     if features > most_features and mixable and inputs is not None:
-        return Candidate(name, own, len(inputs), _features(analysis, own).size, Channels(outputs, inputs))
-    return Candidate(name, own, features, results, Weights(outputs, _groups(analysis, own, keep)))
+        size = _features(analysis, own).size
+        return Candidate(name, own, len(inputs), size, Channels(outputs, inputs), seen, {})
+    kind = Results if own.hidden else Weights
+    problem = kind(outputs, _groups(analysis, own, keep))
+    return Candidate(name, own, features, results, problem, seen, _cut_places(analysis, own, keep))
 
 
 def _features(analysis: Analysis, own: Sum) -> Any:
+    if own.hidden:
+        return analysis.dims_of(own.weight)[1]
     return analysis.dims_of(own.activation)[own.layout.channel]
 
 
@@ -237,14 +195,21 @@ def _groups(analysis: Analysis, own: Sum, keep: Keep) -> int:
     return inputs // kept_size(analysis.dims_of(own.weight)[1], keep)
 
 
-def _unsolvable(analysis: Analysis, own: Sum, keep: Keep) -> str:
-    """Why the weights cannot be solved for, or an empty string."""
-    graph = analysis.graph
+def _cut_places(analysis: Analysis, own: Sum, keep: Keep) -> dict[int, Positions]:
+    """What stays of dimensions of the input that are not summed over; of stacked weights not the groups."""
     dims = analysis.dims_of(own.activation)
     channel = own.layout.channel % len(dims)
-    if any(kept(dim, keep) is not None for place, dim in enumerate(dims) if place != channel):
-        stacked = isinstance(own.layout, Stacked)
-        if not stacked or kept(dims[1], keep) is not None:
-            return "the positions that it works on are cut too"
+    first = 1 if isinstance(own.layout, Stacked) else 0
+    found = {place: kept(dim, keep) for place, dim in enumerate(dims) if first <= place != channel}
+    return {place: rows for place, rows in found.items() if rows is not None}
+
+
+def _unsolvable(analysis: Analysis, own: Sum, keep: Keep, seen: Sequence[Node]) -> str:
+    """Why the weights cannot be solved for, or an empty string."""
+    graph = analysis.graph
+    if not seen:
+        return "nothing reads its result"
+    if isinstance(own.layout, Convolution) and _cut_places(analysis, own, keep):
+        return "the positions that it works on are cut too"
     readers = [node for node in graph.nodes if own.weight in node.inputs]
     return f"its weights are used {len(readers)} times" if len(readers) > 1 else ""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -15,13 +15,16 @@ from rich.progress import Progress
 from torch import nn
 
 from .._errors import RecoveryError
-from ..axes import Analysis, Keep
-from ..capture import Detail, Watch, named_tensors
+from ..axes import Keep
+from ..capture import Watch, named_tensors
 from ..criteria import ToInputs, example_count, model_inputs
 from ._layer import HELD
 from ._report import RecoveryReport
 from ._student import Student
 from ._targets import Inputs, collect_targets
+
+if TYPE_CHECKING:
+    from .._snapshot import Snapshot
 
 JUDGED = 4
 """Every so many batches one is also run before recovery, to tell what it brought."""
@@ -74,17 +77,7 @@ class Recovery:
             yield lambda: progress.advance(task)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A model with its analysed graph, how finely that was recorded, and the inputs it was recorded at."""
-
-    model: nn.Module
-    analysis: Analysis
-    detail: Detail
-    inputs: Inputs
-
-
-def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> RecoveryReport:
+def recover(original: Snapshot, small: Snapshot, keep: Keep, how: Recovery) -> RecoveryReport:
     """Solve for the weights of a small model so that its layers give what the original's gave.
 
     See ``docs/recovery.md`` for the mathematics. The small model changes in place; if anything is
@@ -94,8 +87,8 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     accelerating very deep neural networks" (ICCV 2017), and Luo et al., "ThiNet" (ICCV 2017).
 
     Args:
-        original: the model before the cut.
-        small: the model after it.
+        original: the model before the cut, as it was recorded.
+        small: the model after it, at the same inputs.
         keep: positions that stay, for every axis that was cut.
         how: data and limits.
 
@@ -105,7 +98,7 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     """
     start = time.perf_counter()
     batches = how.inputs(original.model)
-    share = max(map(example_count, batches)) / example_count(original.inputs)
+    share = max(map(example_count, batches)) / example_count((original.args, original.kwargs))
     judged = {number for number in range(len(batches) - 1, -1, -JUDGED)}
     wanted: dict[int, list[torch.Tensor]] = {}
     given: dict[int, list[torch.Tensor]] = {}
@@ -120,7 +113,7 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
         targets = collect_targets(
             original.model,
             original.analysis,
-            original.detail,
+            original.settings.detail(original.model),
             keep,
             batches,
             memory=how.max_memory,
@@ -131,8 +124,9 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     seconds = {"original": time.perf_counter() - start}
     before = _error(wanted, _outputs(small, {number: batches[number] for number in judged}))
     start = time.perf_counter()
+    detail = small.settings.detail(small.model)
     student = Student(
-        small.model, small.analysis, small.detail, targets, original.analysis.graph, how.process_group
+        small.model, small.analysis, detail, targets, original.analysis.graph, how.process_group
     )
 
     def solved(number: int, output: Any) -> None:
@@ -149,12 +143,13 @@ def recover(original: Recorded, small: Recorded, keep: Keep, how: Recovery) -> R
     if not report.after <= report.before:
         student.scene.undo()
         report.kept = False
-    report.seconds = {**seconds, "layers": time.perf_counter() - start}
+    rest = time.perf_counter() - start - student.solving
+    report.seconds = {**seconds, "small": rest, "solving": student.solving}
     return report
 
 
-def _outputs(small: Recorded, batches: Mapping[int, Inputs]) -> dict[int, list[torch.Tensor]]:
-    watch = Watch(small.analysis.graph, small.detail)
+def _outputs(small: Snapshot, batches: Mapping[int, Inputs]) -> dict[int, list[torch.Tensor]]:
+    watch = Watch(small.graph, small.settings.detail(small.model))
     with watch.ready(small.model):
         return {number: _held(watch.call(small.model, *batch)) for number, batch in batches.items()}
 

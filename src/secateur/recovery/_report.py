@@ -46,7 +46,8 @@ class RecoveryReport:
         after: the same after recovery.
         kept: False if the outputs had become worse, and everything was taken back.
         memory: bytes that were planned for activations and kept rows.
-        seconds: wall time by part.
+        seconds: wall time of the runs of the ``"original"``, of those of the ``"small"`` model, and of
+            ``"solving"`` (sums and solutions).
     """
 
     stages: list[Stage]
@@ -66,7 +67,7 @@ class RecoveryReport:
             ],
         )
         for layer, why in self.skipped.items():
-            text += f"{layer} is left as it was cut: {why}\n"
+            text += f"{layer} could not be solved for: {why}\n"
         text += f"relative error of the outputs on held-out examples: {self.before:.3f} -> {self.after:.3f}"
         if not self.kept:
             text += " (worse, so everything was taken back)"

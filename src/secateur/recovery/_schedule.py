@@ -12,6 +12,9 @@ from ..axes import Analysis
 from ..capture import Source
 from ..criteria import Origins
 
+FEWEST = 2048
+"""Positions that are taken, where they fit, even of layers with few unknowns: a depthwise kernel has nine."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -34,6 +37,7 @@ def plan_schedule(
     share: float,
     memory: int,
     per_feature: int,
+    fewest: int = FEWEST,
 ) -> Schedule:
     """A schedule within a limit of memory.
 
@@ -44,6 +48,7 @@ def plan_schedule(
         share: examples of a batch for each that was recorded.
         memory: bytes that activations may take.
         per_feature: rows for each feature, as far as there are so many.
+        fewest: rows of a layer with few features.
     """
     alive = live_bytes(analysis)
     admitted: dict[int, int] = {}
@@ -52,7 +57,7 @@ def plan_schedule(
         # What is let in now stays until the end: what comes later must fit too.
         most = max(1, min(most, int(memory / max(1.0, alive[stop] * share))))
         admitted[stop] = most
-    rows = {stop: ceil(max(256, per_feature * features[stop]) / admitted[stop]) for stop in features}
+    rows = {stop: ceil(max(fewest, per_feature * features[stop]) / admitted[stop]) for stop in features}
     return Schedule(admitted, rows)
 
 

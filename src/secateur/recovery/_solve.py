@@ -37,6 +37,11 @@ class Sums:
         ]
         self._sums = [a + b for a, b in zip(self._sums, new, strict=True)] if self._sums else new
 
+    def __add__(self, other: Sums) -> Sums:
+        both = Sums()
+        both._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
+        return both
+
     def reduce(self, total: Callable[..., None]) -> None:
         """Sum over all processes, by a function that does so in place."""
         total(*self._sums)
@@ -94,7 +99,7 @@ class Solution:
         change: None to leave the layer as it is.
         ridge: strength that was chosen; infinite where only the bias changes.
         before: held-out squared error as it is, as a share of the variance of what is wanted.
-        after: with the change.
+        after: with the change that the other rows ask for.
     """
 
     change: Change | None
@@ -104,7 +109,10 @@ class Solution:
 
 
 def solve(train: Sums, held: Sums, *, bias: bool, ridges: Sequence[float] = RIDGES) -> Solution:
-    """Ridge regression towards the weights as they are; strength and use decided on held-out rows."""
+    """Ridge regression towards the weights as they are; strength and use decided on held-out rows.
+
+    With the strength decided, the change itself is found from all rows.
+    """
     candidates = [(float("inf"), _only_bias(train))] if bias else []
     candidates += [(ridge, change) for ridge in ridges if (change := _ridge(train, ridge, bias)) is not None]
     scale = held.variance
@@ -113,8 +121,10 @@ def solve(train: Sums, held: Sums, *, bias: bool, ridges: Sequence[float] = RIDG
     best = min(range(len(errors)), key=errors.__getitem__, default=-1)
     if best < 0 or not errors[best] < before:
         return Solution(None, float("inf"), before, before)
-    ridge, change = candidates[best]
-    return Solution(change, ridge, before, errors[best])
+    ridge = candidates[best][0]
+    every = train + held
+    change = _only_bias(every) if ridge == float("inf") else _ridge(every, ridge, bias)
+    return Solution(change or candidates[best][1], ridge, before, errors[best])
 
 
 def _only_bias(sums: Sums) -> Change:

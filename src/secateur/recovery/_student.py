@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,7 @@ from ..capture import Detail, Graph, Visit, Watch
 from ._batch_norm import StatisticsStop, find_batch_norms
 from ._layer import LayerStop
 from ._lockstep import Run
-from ._readers import find_twins, weighted_sum
+from ._readers import find_twin_sums, find_twins
 from ._report import Stage
 from ._stops import Operands, Scene, Stop
 from ._surroundings import Readers
@@ -21,6 +23,8 @@ from ._targets import Inputs, Targets, by_node
 
 class Student:
     """Solves the layers of a small model one after the other.
+
+    ``solving`` is how many seconds sums and solutions took.
 
     Args:
         model: the small model; its weights change in place.
@@ -41,6 +45,7 @@ class Student:
         group: Any = None,
     ) -> None:
         self.skipped = dict(targets.skipped)
+        self.solving = 0.0
         self.scene = Scene(model, group)
         self._model = model
         self._stops = self._find_stops(analysis, targets, original)
@@ -54,31 +59,39 @@ class Student:
 
     def _find_stops(self, analysis: Analysis, targets: Targets, original: Graph) -> list[Stop]:
         twins, readers = find_twins(original, analysis.graph), Readers(analysis)
+        sums = find_twin_sums(targets.candidates, original, analysis)
         layers: list[LayerStop] = []
         for own in targets.candidates:
-            index = twins.get(own.node.index)
-            twin = None if index is None else weighted_sum(analysis.operators[index])
+            twin = sums.get(own.node.index)
             if twin is None:
                 self.skipped[own.name] = "the small model computes it in another way"
             else:
                 layers.append(LayerStop(self.scene, targets, own, twin, readers.behind(twin.node)))
         # A BatchNorm that takes the intercept of the layer before it gets no other statistics.
         taken = {layer.mean for layer in layers}
-        sums = {twins[node]: found for node, found in targets.statistics.items() if node in twins}
+        before = {twins[node]: found for node, found in targets.statistics.items() if node in twins}
         norms: list[StatisticsStop] = []
         for norm in find_batch_norms(analysis):
-            before = [layer.batches for layer in layers if layer.node < norm.node]
-            if before and norm.node in sums and analysis.graph.values[norm.mean].name not in taken:
-                norms.append(StatisticsStop(self.scene, norm, max(before), sums[norm.node]))
+            batches = [layer.batches for layer in layers if layer.node < norm.node.index]
+            if batches and norm.node.index in before and norm.mean.name not in taken:
+                norms.append(StatisticsStop(self.scene, norm, max(batches), before[norm.node.index]))
         return sorted([*layers, *norms], key=lambda stop: stop.node)
 
     def _meet(self, stop: Stop) -> Visit:
         def visit(operands: Operands) -> None:
             if not stop.done:
-                stop.take(operands)
+                with self._solves():
+                    stop.take(operands)
                 self._runs[self.scene.batch].pause()
 
         return visit
+
+    @contextmanager
+    def _solves(self) -> Generator[None]:
+        """Adds up how long the body takes."""
+        start = time.perf_counter()
+        yield
+        self.solving += time.perf_counter() - start
 
     def __len__(self) -> int:
         return len(self._stops)
@@ -107,11 +120,12 @@ class Student:
             with self._watch.ready(self._model):
                 for stop in self._stops:
                     self._advance(min(stop.batches, len(batches)), work)
-                    stage = stop.finish()
+                    with self._solves():
+                        stage = stop.finish()
                     stop.done = True
                     if stage is not None:
                         stages.append(stage)
-                    elif isinstance(stop, LayerStop):
+                    if isinstance(stop, LayerStop) and stop.why:
                         self.skipped[stop.name] = stop.why
                     told()
                 self._advance(len(batches), work)

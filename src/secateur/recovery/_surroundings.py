@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from ..axes import Analysis, Operand
+from ..axes import Analysis, BatchNorm, batch_norm_of
 from ..capture import Node, Source
 
 _aten = torch.ops.aten
 _ADDS = {_aten.add, _aten.add_}
 _PASSED = {_aten.dropout, _aten.dropout_, _aten.feature_dropout, _aten.clone, _aten.contiguous}
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Names of the tensors of a BatchNorm that alone reads a result."""
-
-    mean: str
-    variance: str
-    weight: str | None
-    eps: float
 
 
 @dataclass(frozen=True)
@@ -36,9 +24,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What becomes of the result of a weighted sum."""
+    """What becomes of the result of a weighted sum: a BatchNorm that alone reads it, a stream."""
 
-    norm: Norm | None = None
+    norm: BatchNorm | None = None
     stream: Stream | None = None
 
 
@@ -47,20 +35,17 @@ class Readers:
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._nodes: dict[int, list[Node]] = defaultdict(list)
-        for node in analysis.graph.nodes:
-            for id_ in dict.fromkeys(node.inputs):
-                self._nodes[id_].append(node)
+        self._nodes = analysis.graph.readers()
 
     def behind(self, node: Node) -> Surroundings:
         """Follow the result of ``node`` as long as one operator alone reads it."""
-        norm: Norm | None = None
+        norm: BatchNorm | None = None
         (id_,) = node.outputs[:1]
         while len(readers := [n for n in self._nodes[id_] if n.index > node.index]) == 1:
             (reader,) = readers
             packet = getattr(reader.op, "overloadpacket", None)
             if packet is _aten.batch_norm and norm is None:
-                norm = self._norm(reader)
+                norm = batch_norm_of(self._analysis, reader)
                 if norm is None:
                     return Surroundings()
             elif packet in _ADDS:
@@ -71,16 +56,6 @@ class Readers:
                 break
             id_ = reader.outputs[0]
         return Surroundings(norm)
-
-    def _norm(self, node: Node) -> Norm | None:
-        operator = self._analysis.operators[node.index]
-        given: Mapping[str, object] = operator.arguments if operator else {}
-        mean, variance, weight = (given.get(name) for name in ("running_mean", "running_var", "weight"))
-        values = self._analysis.graph.values
-        if not isinstance(mean, Operand) or not isinstance(variance, Operand):
-            return None
-        scale = values[weight.id].name if isinstance(weight, Operand) else None
-        return Norm(values[mean.id].name, values[variance.id].name, scale, float(str(given.get("eps", 1e-5))))
 
     def _stream(self, add: Node, id_: int, node: Node) -> Stream | None:
         """The other operand of a sum, if it is there before ``node`` runs."""

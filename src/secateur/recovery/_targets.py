@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..axes import Analysis, Keep, kept
+from ..axes import Analysis, BatchNorm, Keep, kept
 from ..capture import Detail, Visit, Watch, owned_tensors
-from ._batch_norm import BatchNorm, batch_sums, find_batch_norms
+from ._batch_norm import batch_sums, find_batch_norms
 from ._readers import Candidate, find_candidates
-from ._schedule import Schedule, plan_schedule, sampled_positions
-from ._surroundings import Norm, Readers, Surroundings
+from ._schedule import FEWEST, Schedule, plan_schedule, sampled_positions
+from ._surroundings import Readers, Surroundings
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -81,6 +81,7 @@ def collect_targets(
     outputs = sum(own.results * own.features for own in candidates)
     # Half of the memory is for the rows that are kept: fewer a feature where that is too little.
     fit = int(memory / 2 / 4 / max(1, outputs))
+    fewest = int(memory / 2 / 4 / max(1, sum(own.results for own in candidates)))
     schedule = plan_schedule(
         analysis,
         features,
@@ -88,14 +89,17 @@ def collect_targets(
         share=share,
         memory=memory // 2,
         per_feature=max(2, min(per_feature, fit)),
+        fewest=max(64, min(FEWEST, fewest)),
     )
     targets = Targets(candidates, skipped, schedule)
 
     readers, owned = Readers(analysis), {name: tensor for _, name, tensor in owned_tensors(model)}
     takers = [_Taker(targets, own, readers.behind(own.node), owned) for own in candidates]
     visits = [(taker.stream.seen, taker.see) for taker in takers if taker.stream is not None]
-    visits += [(taker.node, taker.take) for taker in takers]
-    visits += [(norm.node, _statistics(targets, norm, analysis, keep)) for norm in find_batch_norms(analysis)]
+    visits += [(taker.own.seen, taker.take) for taker in takers]
+    visits += [
+        (norm.node.index, _statistics(targets, norm, analysis, keep)) for norm in find_batch_norms(analysis)
+    ]
     watch = Watch(analysis.graph, detail, visits=by_node(visits))
     with watch.ready(model):
         for number, (args, kwargs) in enumerate(batches):
@@ -123,7 +127,7 @@ def by_node(visits: Iterable[tuple[int, Visit]]) -> dict[int, Visit]:
 def _statistics(targets: Targets, norm: BatchNorm, analysis: Analysis, keep: Keep) -> Visit:
     """Keep the sums of what a BatchNorm gets, of the channels that stay."""
     stay = kept(analysis.dims_of(norm.activation)[1], keep)
-    found = targets.statistics[norm.node] = {}
+    found = targets.statistics[norm.node.index] = {}
 
     def visit(operands: Mapping[int, torch.Tensor]) -> None:
         x = operands[norm.activation]
@@ -138,8 +142,12 @@ class _Taker:
     def __init__(
         self, targets: Targets, own: Candidate, behind: Surroundings, owned: Mapping[str, torch.Tensor]
     ) -> None:
-        self._targets, self._own = targets, own
+        self._targets, self.own = targets, own
         self.node = own.node.index
+        # A part of a module that was recorded whole is seen where others read the result.
+        names = (own.name + ".weight", own.name + ".bias") if own.sum.hidden else ()
+        ids = (own.sum.weight, own.sum.bias)
+        self._known = {id_: owned[name] for id_, name in zip(ids, names, strict=False) if id_ is not None}
         self.stream = behind.stream if own.problem.streams else None
         if self.stream is not None:
             targets.scales[self.node] = _scale(behind.norm, owned, own)
@@ -152,26 +160,27 @@ class _Taker:
 
     def take(self, operands: Mapping[int, torch.Tensor]) -> None:
         """Keep the results of the batch that is at work."""
-        targets, own, layout = self._targets, self._own, self._own.sum.layout
+        targets, own, layout = self._targets, self.own, self.own.sum.layout
         node, batch = self.node, targets.batch
         seen, self._seen = self._seen, None
         if batch >= targets.schedule.batches[node]:
             return
-        x, weight = operands[own.sum.activation].detach(), operands[own.sum.weight].detach()
+        operands = {**self._known, **operands}
+        x, weight = own.staying(operands[own.sum.activation].detach()), operands[own.sum.weight].detach()
         bias = None if own.sum.bias is None else operands[own.sum.bias].detach()
         targets.counts[node, batch] = own.problem.positions(layout, x, weight)
         at = targets.positions(node, batch).to(x.device)
         targets.wanted[node, batch] = own.problem.wanted(layout, x, weight, bias, at).cpu()
         if seen is not None:
-            rows = layout.results(seen.detach(), at).float()
+            rows = layout.results(own.staying(seen.detach()), at).float()
             targets.streams[node, batch] = own.problem.staying(rows).cpu()
 
 
-def _scale(norm: Norm | None, owned: Mapping[str, torch.Tensor], own: Candidate) -> torch.Tensor:
+def _scale(norm: BatchNorm | None, owned: Mapping[str, torch.Tensor], own: Candidate) -> torch.Tensor:
     """What one unit of a candidate's result is in the stream, for the outputs that stay."""
     if norm is None:
         return torch.ones(1)
-    scale = (owned[norm.variance].detach().float() + norm.eps).rsqrt()
+    scale = (owned[norm.variance.name].detach().float() + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * owned[norm.weight].detach().float()
+        scale = scale * owned[norm.weight.name].detach().float()
     return own.problem.staying(scale)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-NARROW = 1e-3
-"""Sides nearer to each other than this share of them are the same."""
-
 
 @dataclass
 class Bracket:
@@ -46,7 +43,6 @@ class Bracket:
         quarter = (self.high / self.low) ** 0.25
         return min(max(proposed, self.low * quarter), self.high / quarter)
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing is left between the sides."""
-        return self.high <= self.low * (1 + NARROW)
+    def nearer_than(self, ratio: float) -> bool:
+        """Whether both sides are known and no further apart than this ratio."""
+        return self.low > 0 and self.high <= self.low * ratio

@@ -2,6 +2,8 @@
 
 from ._activations import argument_position as argument_position
 from ._activations import replace_item as replace_item
+from ._align import Pair as Pair
+from ._align import reorder as reorder
 from ._customize import DefaultReplacer as DefaultReplacer
 from ._customize import MaskUpdater as MaskUpdater
 from ._customize import NoChangeMaskUpdater as NoChangeMaskUpdater

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ..axes import STATE, Analysis, Concat, Dim, Leaf, Product, Structure, leaves_of
+from ..axes import STATE, Analysis, Concat, Dim, Leaf, Product, Structure, leaves_of, side_by_side
 from ..capture import Source, Value, owned_tensors
 from ..masks import Block, Constants, Reading, Removal, Why, compress
 from ..surgery import Undo
@@ -149,7 +149,7 @@ def _places(analysis: Analysis, axes: set[Leaf], grouped: Mapping[str, Reading])
 
 def _movable(place: _Place, outer: Leaf, inner: Leaf, grouped: Mapping[str, Reading]) -> bool:
     """Whether ``outer`` comes right before ``inner``, or it is the weight of a grouped layer."""
-    if _side_by_side(place.dim, outer, inner):
+    if side_by_side(place.dim, outer, inner):
         return True
     value = place.value
     if value is None or value.source is not Source.PARAMETER or place.dim is not inner:
@@ -158,23 +158,10 @@ def _movable(place: _Place, outer: Leaf, inner: Leaf, grouped: Mapping[str, Read
     return reading is not None and reading.weights.shape[0] == outer.size
 
 
-def _side_by_side(dim: Dim, outer: Leaf, inner: Leaf) -> bool:
-    """Whether every ``inner`` in a dimension comes right after ``outer``."""
-    if isinstance(dim, Leaf):
-        return dim is not inner
-    if isinstance(dim, Concat):
-        return all(_side_by_side(part, outer, inner) for part in dim.parts)
-    before = (None, *dim.factors)[:-1]
-    return all(
-        first is outer if factor is inner else _side_by_side(factor, outer, inner)
-        for first, factor in zip(before, dim.factors, strict=True)
-    )
-
-
 def reorder(model: nn.Module, analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], undo: Undo) -> None:
     """Let channels change places in all parameters and buffers, in place."""
     owned = {name: tensor for _, name, tensor in owned_tensors(model)}
-    for value, position, pair, order in _moved(analysis, orders, STATE):
+    for value, position, pair, order in moved_values(analysis, orders, STATE):
         held, dims = owned[value.name], analysis.dims_of(value.id)
         for tensor in [held] if held.grad is None else [held, held.grad]:
             _reorder(tensor.detach(), position, dims, pair, order, undo)
@@ -185,7 +172,7 @@ def reorder_masks(
 ) -> dict[str, Tensor]:
     """Masks of parameters in the order that :func:`reorder` brings these into."""
     result = dict(masks)
-    for value, position, pair, order in _moved(analysis, orders, (Source.PARAMETER,)):
+    for value, position, pair, order in moved_values(analysis, orders, (Source.PARAMETER,)):
         if value.name in masks:
             dims, keep = analysis.dims_of(value.id), result[value.name]
             (small,) = compress(keep)
@@ -196,7 +183,7 @@ def reorder_masks(
     return result
 
 
-def _moved(
+def moved_values(
     analysis: Analysis, orders: Sequence[tuple[Pair, Tensor]], sources: Sequence[Source]
 ) -> Iterator[tuple[Value, int, Pair, Tensor]]:
     """Every tensor of the model with a dimension in which channels change places, and how."""

@@ -40,6 +40,7 @@ from ._activations import leftovers, masking_hooks, refuse_leftovers, to_paramet
 from ._align import Pair, find_alignment, reorder, reorder_masks
 from ._bake import bake, bake_slices, baked
 from ._fold import Fold, add_to_biases, create_biases, disagreements, find_folds
+from ._origins import find_origins
 from ._report import ModuleChange, SpeedupReport, describe_modules
 from ._stand_in import Merge, StandIns, merge_columns
 from ._why import Explainer
@@ -334,6 +335,7 @@ class Engine:
             scattered=scattered,
             operators=len(analysis.graph.nodes),
             verification=verification,
+            origins=find_origins(plan, analysis, self.decision.orders),
             seconds=dict(self.seconds),
         )
 

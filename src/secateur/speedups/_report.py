@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..report import render
 from ..surgery import Plan
@@ -87,6 +87,9 @@ class SpeedupReport:
         stays: masked positions that could not be taken off. What was masked stays masked there.
         scattered: by parameter, how many masked elements stay as zeros in the smaller tensor.
         operators: how many the recorded run dispatched.
+        origins: by parameter and buffer that changed, for every dimension: which original position each
+            position was, None where all are what they were. Channels change places where the groups of a
+            convolution are to stay equal; for the columns of its weight the shape is (groups, positions).
         verification: masked model against small model, None if it was switched off or the model has
             no values (``meta`` device).
         seconds: wall time by stage.
@@ -103,6 +106,7 @@ class SpeedupReport:
     scattered: dict[str, int]
     operators: int
     verification: Verification | None
+    origins: Mapping[str, tuple[Tensor | None, ...]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -19,6 +19,7 @@ from ._code import explain as explain
 from ._code import unfoldable as unfoldable
 from ._constants import Binding as Binding
 from ._constants import Place as Place
+from ._constants import is_readable as is_readable
 from ._constants import read as read
 from ._constants import write as write
 from ._follow import follow as follow
@@ -30,6 +31,7 @@ from ._plan import Plan as Plan
 from ._plan import Refit as Refit
 from ._plan import TensorChange as TensorChange
 from ._plan import build_plan as build_plan
+from ._plan import groups_touched as groups_touched
 from ._plan import keep_sets as keep_sets
 from ._plan import removed_positions as removed_positions
 from ._replay import Replayed as Replayed

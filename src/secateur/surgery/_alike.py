@@ -53,7 +53,7 @@ class AlikeCalls:
             for node in self._calls[key]:
                 number = self._number(node, mismatch.number) if node.index >= reached else None
                 if number is not None:
-                    recorded = -number.dim.size if number.negative else number.dim.size
+                    recorded = number.at(number.dim.size)
                     readers = list(self.counterparts(mismatch.readers, mismatch.node.module, node.module))
                     yield Mismatch(node, number, recorded, None, None, node.site, readers)
 

@@ -46,7 +46,7 @@ _SAME = MOVES | PASSES | _packets(
 )  # fmt: skip
 _SUMS = _packets("add", "sub", "cat", "concat", "stack", "maximum", "minimum")
 _QUOTIENTS = _packets("div")
-_PRODUCTS = _packets("mul", "matmul", "mm", "bmm", "mv", "einsum")
+_PRODUCTS = _packets("mul", "matmul", "mm", "bmm", "mv", "einsum", "_grouped_mm")
 _POWERS = {aten.sqrt: HALF, aten.rsqrt: -HALF, aten.square: Fraction(2), aten.reciprocal: Fraction(-1)}
 # (factors), (terms beside their product): the result has the exponent of each of them.
 _WEIGHTED: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -178,9 +178,10 @@ class Followed:
             return None
         if isinstance(mismatch.recorded, list):
             return None
-        if not mismatch.recorded or not mismatch.actual or len(node.inputs) != 1:
+        scaled = [id_ for id_ in node.inputs if id_ != mismatch.tensor]
+        if not mismatch.recorded or not mismatch.actual or len(scaled) != 1 or scaled[0] != node.inputs[0]:
             return None
-        fold = self.folder.fold(node.inputs[0], node)
+        fold = self.folder.fold(scaled[0], node)
         ratio = mismatch.recorded / mismatch.actual
         return None if fold is None else Scale(fold, ratio if kind is torch.ops.aten.mul else 1 / ratio)
 
@@ -205,13 +206,17 @@ class Followed:
 
     def places(self, mismatch: Mismatch) -> list[tuple[Place, Dim]]:
         """Candidate places of a mismatch of the last replay, with what they would measure."""
-        if mismatch.number is None:
-            return []
+        if mismatch.number is None or mismatch.number.offset:
+            return []  # nobody keeps a size less one: the code computes it from the size
         analysis = self.structure.analysis
         dim = analysis.algebra.resolve(mismatch.number.dim)
         axes = set(analysis.algebra.leaves(dim))
-        around = (d for id_ in mismatch.node.inputs for d in analysis.dims_of(id_) if isinstance(d, Concat))
-        wholes = [d for d in around if axes < set(analysis.algebra.leaves(d))]
+        dims = (d for id_ in mismatch.node.inputs for d in analysis.dims_of(id_))
+        around = [d for d in dims if axes < set(analysis.algebra.leaves(d))]
+        wholes: list[Dim] = [d for d in around if isinstance(d, Concat)]
+        # For code that computes num_heads // num_kv_heads, what the number is a factor beside.
+        beside = dict.fromkeys(axis for d in around for axis in analysis.algebra.leaves(d))
+        wholes += [axis for axis in beside if axis not in axes]
         return list(candidates(mismatch, dim, self._shadow.paths, wholes))
 
 

@@ -144,5 +144,14 @@ def _holding(module: nn.Module, number: Any, names: set[str]) -> Iterator[Path]:
             yield from ((name, i) for i, item in enumerate(value) if type(item) is int and item == number)
         elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)):
             for field, item in vars(value).items():
-                if field in names and type(item) is int and item == number:
+                if field in names and type(item) is int and item == number and is_readable(value, field):
                     yield (name, field)
+
+
+def is_readable(owner: Any, field: str) -> bool:
+    """Whether a field can be read: a config whose layers differ may refuse to name one number for all."""
+    try:
+        getattr(owner, field)
+    except Exception:
+        return False
+    return True

@@ -8,16 +8,16 @@ sending row numbers through the recorded views.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..axes import Analysis, Operand, Positions
-from ..capture import Node, Ref, Source, map_tree
+from ..capture import Node, Ref, Source, Value, map_tree
 
 aten = torch.ops.aten
 
@@ -26,10 +26,15 @@ MOVES = {
     for name in (
         "view", "reshape", "_unsafe_view", "permute", "transpose", "unflatten", "flatten", "select", "slice",
         "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "contiguous", "t", "movedim",
-        "narrow", "swapaxes", "expand", "alias", "clone", "mT",
+        "narrow", "swapaxes", "expand", "broadcast_to", "alias", "clone", "mT",
     )
     for p in (getattr(aten, name),)
 }  # fmt: skip
+# Views of a parameter that are used in its place.
+_TURNS = {
+    getattr(aten, name)
+    for name in ("t", "numpy_T", "transpose", "permute", "mT", "swapaxes", "movedim", "alias", "detach")
+}
 _SUMS = {aten.add, aten.sub, aten.cat, aten.stack, aten.concat}
 PASSES = {
     getattr(aten, name)
@@ -41,7 +46,7 @@ _ROWS: dict[Any, dict[str, int]] = {
     aten.linear: {"weight": 0, "bias": 0},
     **{conv: {"weight": 0, "bias": 0} for conv in (aten.conv1d, aten.conv2d, aten.conv3d)},
     aten.addmm: {"mat2": 1, "self": -1},
-    aten.matmul: {"other": -1},
+    **{product: {"other": -1} for product in (aten.matmul, aten.mm)},
     **{norm: {"weight": -1, "bias": -1} for norm in (aten.layer_norm, aten.rms_norm)},
     aten.batch_norm: {"weight": 0, "bias": 0},
 }
@@ -67,10 +72,8 @@ class Folder:
         self._graph = analysis.graph
         self._folds: dict[tuple[int, int], Fold | None] = {}
         self._producer: dict[int, Node | None] = {}
-        self._readers: dict[int, list[Node]] = defaultdict(list)
+        self._readers = self._graph.readers()
         for node in self._graph.nodes:
-            for id_ in dict.fromkeys(node.inputs):
-                self._readers[id_].append(node)
             for id_ in node.outputs:
                 # Written twice (in place): what made it is no longer one operator.
                 self._producer[id_] = None if id_ in self._producer or id_ in node.inputs else node
@@ -95,7 +98,7 @@ class Folder:
             rows += found
         nodes = (self._graph.nodes[index] for index in path if index != reader.index)
         for node in nodes:
-            if packet(node) in MOVES or node in ends:
+            if self._moves(node) or node in ends:
                 continue
             if not all(self._stays_inside(id_, path) for id_ in node.outputs):
                 return None
@@ -116,7 +119,7 @@ class Folder:
             ends.append(node)
             return True
         tensors = [operand.id for operand in _operands(operator.arguments)]
-        if kind in MOVES or kind in PASSES:
+        if self._moves(node) or kind in PASSES:
             tensors = tensors[:1]
         elif kind in _FACTORS:
             return self._back_through_factor(node, tensors, path, ends)
@@ -139,8 +142,36 @@ class Folder:
     def _has_parameters(self, arguments: dict[str, Any], kind: Any) -> bool:
         given = [arguments.get(name) for name in _ROWS[kind]]
         return isinstance(given[0], Operand) and all(
-            operand is None or self._graph.values[operand.id].source is Source.PARAMETER for operand in given
+            operand is None or self._parameter(operand.id) is not None for operand in given
         )
+
+    def _moves(self, node: Node) -> bool:
+        """Whether a call is a view, or picks positions that its code counts off."""
+        if packet(node) is not aten.index:
+            return packet(node) in MOVES
+        picked = [self._graph.constants.get(id_) for id_ in node.inputs[1:]]
+        return all(positions is not None and not positions.is_meta for positions in picked)
+
+    def _parameter(self, id_: int) -> tuple[Value, list[int]] | None:
+        """The parameter that a tensor is, or is the transpose of: it, and which dimensions they are.
+
+        None for other tensors, and if anything else reads the parameter.
+        """
+        value = self._graph.values[id_]
+        if len(self._readers[id_]) > 1:
+            return None  # a shared layer
+        if value.source is Source.PARAMETER:
+            return value, list(range(len(value.shape)))
+        node = self._producer.get(id_)
+        if node is None or packet(node) not in _TURNS:
+            return None
+        found = self._parameter(node.inputs[0])
+        if found is None:
+            return None
+        # Sizes of which no two are equal tell where each dimension goes.
+        probe = torch.empty([*range(1, len(value.shape) + 1)], device="meta")
+        turned = node.op(*map_tree(node.args, Ref, lambda ref: probe), **node.kwargs)
+        return found[0], [found[1][size - 1] for size in turned.shape]
 
     def _rows_of(self, end: Node, path: Followed) -> list[tuple[str, int, Positions]] | None:
         """The rows of a layer that reach the path, or None if something else reads them too."""
@@ -162,29 +193,33 @@ class Folder:
         for name, row in _ROWS[packet(end)].items():
             operand = operator.arguments.get(name)
             if operand is not None:
-                value = self._graph.values[operand.id]
-                if len(self._readers[operand.id]) > 1:
-                    return None  # a shared layer
-                found.append((value.name, row % len(value.shape), positions))
+                parameter = self._parameter(operand.id)
+                assert parameter is not None, "an end of a fold has parameters"
+                value, dims = parameter
+                found.append((value.name, dims[row], positions))
         return found
 
     def _uses(self, id_: int, rows: torch.Tensor) -> Iterator[tuple[Node, int, torch.Tensor]]:
         """Every operator other than a view that reads the tensor: it, what it reads, its row numbers."""
         for reader in self._readers[id_]:
-            if packet(reader) not in MOVES:
+            if not self._moves(reader):
                 yield reader, id_, rows
                 continue
-            args, kwargs = map_tree((reader.args, reader.kwargs), Ref, lambda ref: rows)
+            args, kwargs = map_tree((reader.args, reader.kwargs), Ref, partial(self._rows_or_constant, rows))
             results = reader.op(*args, **kwargs)
             results = [results] if isinstance(results, torch.Tensor) else results
             for out, result in zip(reader.outputs, results, strict=True):
                 yield from self._uses(out, result)
 
+    def _rows_or_constant(self, rows: torch.Tensor, ref: Ref) -> torch.Tensor:
+        constant = self._graph.constants.get(ref.id)
+        return rows if constant is None else constant.cpu()
+
     def _stays_inside(self, id_: int, path: Followed) -> bool:
         if id_ in self._graph.outputs.values():
             return False
         for reader in self._readers[id_]:
-            if packet(reader) in MOVES:  # also of a view on the path: others may read what it shows
+            if self._moves(reader):  # also of a view on the path: others may read what it shows
                 inside = all(self._stays_inside(out, path) for out in reader.outputs)
             else:
                 inside = id_ in path.get(reader.index, ())

@@ -133,7 +133,7 @@ def _improve(code: Followed, keep: Keep, following: Following, found: Replayed) 
     lines = _choices(code, following, code.foreseen(found))
     following.neutral = []
     trials = [[choice[0] for line in lines for choice in line]] if len(lines) > 1 else []
-    if found.error is not None and not found.mismatches:
+    if found.error is not None and not lines:
         for meant in islice(code.complaint(found, set(keep)).numbers(), MOST_GUESSES):
             lines += _choices(code, following, meant)
     together = len(trials)
@@ -195,7 +195,7 @@ def _blame(
         # These ended the run. Of the others a relation may be found once it gets as far.
         results = [(wave, result) for wave, result in results if result.error is not None]
     elif found.error is not None and len(culprits := _ending(code, groups, following, shares)) == 1:
-        return [(culprits[0].axis, explain(found))]
+        return [(culprits[0].axis, explain(Replayed(error=found.error)))]
     for wave, result in results:
         if not result.clean:
             involved = _involved(code, wave, result)

@@ -121,10 +121,10 @@ class _Writer:
         places = {name: index for index, name in enumerate(found.arguments)}
         for number in found.numbers:
             value = number_value(node, number, found.arguments)
-            if value is None or value == -1 or abs(value) != number.dim.size:
+            if value is None or value == -1 or abs(value) != abs(number.at(number.dim.size)):
                 continue
             size = self._size(self._analysis.algebra.resolve(number.dim))
-            size = -size if number.negative else size
+            size = number.at(size)
             holder: Any = kwargs if number.argument in kwargs else args
             key: Any = number.argument if holder is kwargs else places[number.argument]
             if number.position is None:

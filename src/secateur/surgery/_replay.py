@@ -39,6 +39,7 @@ from ..capture import (
 )
 from ._arguments import PathChanged, pairs
 from ._fold import Fold, packet
+from ._own import FEW, NOT_FOLLOWED, OwnTensors
 
 
 @dataclass(slots=True)
@@ -53,7 +54,8 @@ class Reader:
 class Mismatch:
     """An integer or factor that the code wrote into a call, and that should have been another.
 
-    ``number`` is None for a number that the rule of the operator does not know as a size.
+    ``number`` is None for a number that the rule of the operator does not know as a size. ``tensor`` is the
+    id of the tensor that held the number, where one did.
     """
 
     node: Node
@@ -63,6 +65,7 @@ class Mismatch:
     wanted: Any
     site: Site | None
     readers: list[Reader]
+    tensor: int | None = None
 
     def __str__(self) -> str:
         where = f" ({self.site})" if self.site else ""
@@ -112,6 +115,7 @@ class Replay(TorchDispatchMode):
         self._shapes: dict[int, tuple[int, ...]] = {}
         self._same: dict[int, int] = {}
         self._written: dict[int, tuple[torch.Tensor, int]] = {}
+        self._own = OwnTensors(analysis.graph)
 
     def shape(self, id_: int) -> tuple[int, ...]:
         """The planned shape of a graph value."""
@@ -174,9 +178,14 @@ class Replay(TorchDispatchMode):
             node = self._graph.nodes[self.found.reached]
             op, args = _SLICE, _whole_slice(node, args[0])
         node = self._next(op)
+        if _is_reflected(node, op, args):
+            op, args = node.op, args[::-1]
         if node.op != op:
             raise PathChanged(f"{op} was called where {node} was recorded")
         self.found.reached += 1
+        result = self._own.run(node, args, kwargs)
+        if result is not NOT_FOLLOWED:
+            return result
         self._compare(node, args, kwargs)
         result = map_tree(node.result, Ref, self._planned)
         if is_inplace_view(node.op) and isinstance(args[0], Ghost):
@@ -251,10 +260,10 @@ class Replay(TorchDispatchMode):
     def _wanted(self, number: Number | None, recorded: Any) -> Any:
         if number is None or not isinstance(recorded, int) or recorded == -1:
             return recorded
-        if abs(recorded) != number.dim.size:
+        if abs(recorded) != abs(number.at(number.dim.size)):
             return recorded  # an end past the last position, for instance
         size = kept_size(self._analysis.algebra.resolve(number.dim), self._keep)
-        return -size if number.negative else size
+        return number.at(size)
 
     def _same_tensor(self, node: Node, ref: Ref, actual: Any) -> None:
         if isinstance(actual, Ghost):
@@ -262,20 +271,20 @@ class Replay(TorchDispatchMode):
                 raise PathChanged(f"{node} reads another tensor than it did when recorded")
         elif id(actual) in self._written and self._written[id(actual)][1] == ref.id:
             return
-        elif self._graph.values[ref.id].source is not Source.CONSTANT:
+        elif self._graph.values[ref.id].source is not Source.CONSTANT and self._own.id_of(actual) != ref.id:
             raise PathChanged(f"{node} reads a tensor that was not followed")
-        elif isinstance(actual, torch.Tensor) and actual.numel() <= _SMALL:
-            self._same_values(node, self._graph.constants.get(ref.id), actual)
+        elif isinstance(actual, torch.Tensor) and actual.numel() <= FEW:
+            self._same_values(node, ref.id, actual)
 
-    def _same_values(self, node: Node, recorded: torch.Tensor | None, actual: torch.Tensor) -> None:
+    def _same_values(self, node: Node, id_: int, actual: torch.Tensor) -> None:
         """A tensor that the code makes of numbers (``torch.tensor(width)``) has to stay what it was."""
-        if recorded is None or recorded.device.type == "meta" or recorded.dtype != actual.dtype:
+        recorded = self._own.recorded(id_)
+        if recorded is None or recorded.dtype != actual.dtype:
             return
         with _disable_current_modes():
-            same = recorded.shape == actual.shape and recorded.tolist() == actual.tolist()
-        if not same:
             before, now = recorded.tolist(), actual.tolist()
-            self.found.mismatches.append(Mismatch(node, None, before, now, before, call_site(), []))
+        if before != now:
+            self.found.mismatches.append(Mismatch(node, None, before, now, before, call_site(), [], id_))
 
 
 def strides_like(
@@ -301,6 +310,17 @@ def _is_written(op: Any, target: Any) -> bool:
     return mutable and hasattr(op, "_schema") and op._schema.name.endswith("_")
 
 
+def _is_reflected(node: Node, op: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a comparison was recorded the other way round.
+
+    Python asks the operand of a subclass first, so ``constant < ghost`` becomes ``ghost > constant``.
+    """
+    if len(args) != 2 or _REFLECTED.get(op) != node.op:
+        return False
+    first = getattr(args[0], "value_id", -1)
+    return node.op != op or Ref(first) == node.args[1] != node.args[0]
+
+
 def _equal_heads(args: tuple[Any, ...]) -> bool:
     """Whether attention has as many key heads as query heads: then sharing them says nothing."""
     return args[0].dim() > 3 and args[0].shape[-3] == args[1].shape[-3]
@@ -317,7 +337,6 @@ def _whole_slice(node: Node, ghost: torch.Tensor) -> tuple[Any, ...]:
     return (ghost, dim, 0, ghost.shape[dim], 1)[: len(node.args)]
 
 
-_SMALL = 16
 _IN_ORDER = {
     getattr(torch.ops.aten, name)
     for name in (
@@ -330,6 +349,10 @@ _IN_ORDER = {
         "repeat_interleave",
         "repeat",
     )
+}
+_REFLECTED = {
+    getattr(torch.ops.aten, one).Tensor: getattr(torch.ops.aten, other).Tensor
+    for one, other in (("lt", "gt"), ("gt", "lt"), ("le", "ge"), ("ge", "le"), ("eq", "eq"), ("ne", "ne"))
 }
 _SLICE, _ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
 _HERE = str(Path(__file__).parent.parent) + "/"

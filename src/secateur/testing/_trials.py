@@ -310,13 +310,12 @@ class Trials:
             if value is None:
                 continue
             dim = self.operator.algebra.resolve(number.dim)
-            sign = -1 if number.negative else 1
-            if value != sign * dim.size:
+            if value != number.at(dim.size):
                 raise _Wrong(f"{number.argument} is {value}, for the rule a size of {dim.size}")
             place, holder = names.index(number.argument), args
             if place >= len(args):
                 place, holder = number.argument, kwargs
-            new = sign * kept_size(dim, cut.keep)
+            new = number.at(kept_size(dim, cut.keep))
             if number.position is not None:
                 items = list(holder[place])
                 items[number.position] = new

@@ -19,6 +19,11 @@ TOLERANCES = {
     torch.bfloat16: 1e-1,
 }
 
+# An operator rounds as often as a change of the parameters does, and a model has more of them.
+ROUNDINGS = 10
+# Outputs that rounding moves further than this say nothing about a cut: no comparison of them passes.
+TELLING = 1e-2
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -38,11 +43,15 @@ class Verification:
         comparisons: an entry for each output tensor and draw.
         tolerance: the largest relative error that counts as equal at the outputs' precision.
         at: what was compared, in words.
+        rounding: how far the outputs move when every parameter changes by its last bit; measured where
+            errors are beyond the tolerance, else zero. Up to ten times that, and a hundredth of the outputs,
+            is no difference.
     """
 
     comparisons: list[Comparison] = field(default_factory=list)
     tolerance: float = 1e-4
     at: str = "the model's outputs"
+    rounding: float = 0.0
 
     @property
     def error(self) -> float:
@@ -51,15 +60,24 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether all errors are within the tolerance."""
-        return all(c.error <= self.tolerance for c in self.comparisons)
+        """Whether all errors are within the tolerance, or within what rounding does to this model."""
+        within = max(self.tolerance, min(ROUNDINGS * self.rounding, TELLING))
+        return all(c.error <= within for c in self.comparisons)
+
+    @property
+    def telling(self) -> bool:
+        """Whether rounding alone moves the outputs so little that comparing them says something."""
+        return ROUNDINGS * self.rounding <= TELLING
 
     def __str__(self) -> str:
         verdict = "equal" if self.passed else "different"
-        return (
+        text = (
             f"{verdict}: relative error {self.error:.2e} (tolerance {self.tolerance:.0e}) over "
             f"{len(self.comparisons)} comparisons at {self.at}"
         )
+        if self.rounding:
+            text += f"; a change of every parameter's last bit moves the outputs by {self.rounding:.2e}"
+        return text
 
 
 def tolerance_of(dtype: torch.dtype) -> float:

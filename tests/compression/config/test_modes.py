@@ -62,5 +62,5 @@ def test_its_mistakes_are_reported_like_all_others() -> None:
     assert error.value.problems == (
         "entry 0, key 'digit' (3): unknown key; did you mean 'digits'?",
         "entry 1, key 'digits' (9): a number of digits from 0 to 7 is expected",
-        "entry 1, key 'sparse_ratio' (1): unknown key",
+        "entry 1, key 'sparse_ratio' (1): this is a key for pruning, and the list is for rounding",
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.pruning.nets import TorchModel, evaluator_of
-from secateur import PruningError
+from secateur import CompressionError, PruningError
 from secateur.compression import TorchEvaluator
 from secateur.compression.pruning import AGPPruner, L1NormPruner, SlimPruner, TaylorFOWeightPruner
 from secateur.compression.utils import BackwardHook, ForwardHook, TensorHook
@@ -100,19 +100,19 @@ def test_parameters_join_the_group_that_trains_their_module() -> None:
 def test_what_cannot_work_is_refused() -> None:
     net = TorchModel()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    with pytest.raises(PruningError, match="optimizers is an optimizer of torch"):
+    with pytest.raises(CompressionError, match="optimizers is an optimizer of torch"):
         TorchEvaluator(lambda *_: None, [torch.optim.SGD], lambda batch: batch)  # type: ignore[list-item]
-    with pytest.raises(PruningError, match="takes the batch first"):
+    with pytest.raises(CompressionError, match="takes the batch first"):
         TorchEvaluator(lambda *_: None, optimizer, lambda: None)
     evaluator = TorchEvaluator(lambda *_: None, optimizer, lambda batch: batch)
-    with pytest.raises(PruningError, match="bind_model"):
+    with pytest.raises(CompressionError, match="bind_model"):
         evaluator.train()
     evaluator.bind_model(net)
-    with pytest.raises(PruningError, match="evaluating_func"):
+    with pytest.raises(CompressionError, match="evaluating_func"):
         evaluator.evaluate()
     wrong = TorchEvaluator(lambda *_: None, optimizer, lambda b: b, evaluating_func=lambda m: {"top5": 1})
     wrong.bind_model(net)
-    with pytest.raises(PruningError, match="'default'"):
+    with pytest.raises(CompressionError, match="'default'"):
         wrong.score()
     pruner = AGPPruner(L1NormPruner(net, [{"op_names": ["fc1"], "sparse_ratio": 0.5}]), 1, 5, evaluator)
     with pytest.raises(PruningError, match="0 of 5 steps"):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compression.pruning.nets import TorchModel, batch_of
-from secateur import PruningError
+from secateur import CompressionError, PruningError
 from secateur.compression.pruning import L1NormPruner, LevelPruner
 
 CONFIG = [{"op_types": ["Conv2d", "Linear"], "exclude_op_names": ["fc2"], "sparse_ratio": 0.5}]
@@ -231,7 +231,7 @@ def test_tied_weights_are_masked_together() -> None:
     pruner = LevelPruner(net, [{"op_names": ["head"], "sparse_ratio": 0.5}])
     pruner.compress()
     assert torch.equal(net.head.weight, net.embed.weight) and int((net.embed.weight == 0).sum()) == 44
-    with pytest.raises(PruningError, match=r"one parameter"):
+    with pytest.raises(CompressionError, match=r"one parameter"):
         LevelPruner(Projection(), [{"op_names": ["head", "embed"], "sparse_ratio": 0.5}])
 
 
@@ -289,7 +289,7 @@ def test_two_pruners_of_one_model_share_their_masks() -> None:
     net = TorchModel()
     first = L1NormPruner(net, [{"op_names": ["conv1", "fc1"], "sparse_ratio": 0.4}])
     first.compress()
-    with pytest.raises(PruningError, match="from_compressor"):
+    with pytest.raises(CompressionError, match="from_compressor"):
         L1NormPruner(net, [{"op_names": ["fc1"], "sparse_ratio": 0.5}])
     kept = first.get_masks()["conv1"]["weight"]
     second = LevelPruner.from_compressor(first, [{"op_names": ["conv2", "fc1"], "sparse_ratio": 0.5}])

@@ -20,7 +20,7 @@ DATA = "data decides how many positions it has"
 
 @register_rule(*aten("embedding"), flow=adds("weight"))
 def embedding(op: Operator, weight: Operand, indices: Operand, *args: Any) -> Any:
-    op.pin(weight[0], INDEXED)
+    op.address(weight[0], indices, INDEXED)
     op.pin(indices, INDICES)
     return [*indices, *weight[1:]]
 
@@ -50,8 +50,20 @@ def index_select(op: Operator, self: Operand, dim: int, index: Operand) -> Any:
     op.pin(index, INDICES)
     if not len(self):
         return []
-    op.pin(self[dim], INDEXED)
+    op.address(self[dim], index, INDEXED)
     return op.replace(self, dim, index[0] if len(index) else op.new(1))
+
+
+def _addressed(op: Operator, self: Operand, place: int, index: Operand) -> None:
+    """A dimension that is indexed: of one position that the code counts off, only what is counted stays."""
+    dim, number = self[place], index.constant
+    if number is None or number.numel() != 1 or number.device.type == "meta":
+        op.address(dim, index, INDEXED)
+        return
+    position = int(number)
+    first = position % dim.size
+    before, one, after = op.cut(dim, [first, 1, dim.size - first - 1])
+    op.pin([one, before if position >= 0 else after], INDEXED)
 
 
 def _indexed(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> list[Any | None]:
@@ -73,7 +85,7 @@ def _indexed(op: Operator, self: Operand, indices: Sequence[Operand | None]) -> 
                     op.unify(own, other)
                 op.pin(index, "a boolean mask chooses its positions")
             else:
-                op.pin(self[place], INDEXED)
+                _addressed(op, self, place, index)
                 op.pin(index, INDICES)
                 rows.append(index)
             gone += range(place, place + width)
@@ -109,7 +121,8 @@ def _along(op: Operator, self: Operand, dim: int, *others: Operand) -> None:
     for position, own in enumerate(self):
         for other in others:
             if position == dim % len(self):
-                op.pin([own, other[position]], INDEXED)
+                op.address(own, others[0], INDEXED)
+                op.pin(other[position], INDEXED)
             elif own.size == other[position].size:
                 op.unify(own, other[position])
             else:
@@ -120,6 +133,19 @@ def _along(op: Operator, self: Operand, dim: int, *others: Operand) -> None:
 def gather(op: Operator, self: Operand, dim: int, index: Operand, sparse_grad: bool = False) -> Any:
     _along(op, self, dim, index)
     return list(index)
+
+
+@register_rule(*aten("one_hot"), flow=loses)
+def one_hot(op: Operator, self: Operand, num_classes: int = -1) -> Any:
+    (size,) = op.shape[len(self) :]
+    known = self.address
+    if known is None or known.counted or num_classes < known.dim.size:
+        op.pin(self, INDICES)
+        return [*self, op.fixed(size, "numbers of classes")]
+    op.addressed.add(self.id)
+    op.route(known.dim)
+    more = op.fixed(size - known.dim.size, "more classes than there are positions")
+    return [*self, op.number("num_classes", op.concat([known.dim, more]))]
 
 
 @register_rule(*aten("scatter", "scatter_add", "scatter_reduce"), flow=adds("self", "src"))
@@ -176,7 +202,7 @@ def masked_scatter(op: Operator, self: Operand, mask: Operand, source: Operand) 
 @register_rule(
     *aten(
         "masked_select", "nonzero", "nonzero_numpy", "nonzero_static", "_unique", "_unique2", "unique_dim",
-        "unique_consecutive", "unique_dim_consecutive", "bincount", "histc", "take", "multinomial",
+        "unique_consecutive", "unique_dim_consecutive", "bincount", "take", "multinomial",
         "segment_reduce",
     ),
     torch.ops.aten.where.default,
@@ -187,6 +213,19 @@ def data_decides(op: Operator, *args: Any, **kwargs: Any) -> Any:
         op.pin(operand, "its values decide what the operator returns")
     results = [[op.fixed(n, DATA) for n in shape] for shape in op.shapes]
     return results[0] if isinstance(op.node.result, Ref) else results
+
+
+@register_rule(*aten("histc"))
+def histc(op: Operator, self: Operand, bins: int = 100, min: float = 0, max: float = 0) -> Any:
+    known = self.address
+    if known is None or known.counted or (bins, min, max) != (known.dim.size, 0, bins - 1):
+        return data_decides(op, self)
+    op.pin(self, INDICES)
+    op.addressed.add(self.id)
+    op.number("bins", known.dim)
+    op.number("max", known.dim, offset=-1)
+    op.points(0, known.dim, counted=True)
+    return [known.dim]
 
 
 @register_rule(*aten("put", "_unsafe_masked_index_put_accumulate"))

@@ -17,6 +17,7 @@ def cat(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
     tensors = [t for t in tensors if len(t) == width]  # torch skips empty 1-d tensors
     dim %= width
     columns = [[tensor[position] for tensor in tensors] for position in range(width)]
+    op.join_addresses(tensors)
     return [
         op.concat(column) if position == dim else op.unify(*column) for position, column in enumerate(columns)
     ]
@@ -25,6 +26,7 @@ def cat(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
 @register_rule(*aten("stack"), flow=keeps)
 def stack(op: Operator, tensors: Sequence[Operand], dim: int = 0) -> Any:
     dims = [op.unify(*column) for column in zip(*tensors, strict=True)]
+    op.join_addresses(tensors)
     dims.insert(dim % (len(dims) + 1), op.fixed(len(tensors), "tensors are stacked along it"))
     return dims
 
@@ -55,11 +57,14 @@ def _pieces(op: Operator, self: Operand, dim: int) -> tuple[list[Any], list[Any]
 
 
 def _even(op: Operator, pieces: Sequence[Any]) -> None:
-    """The code asks for a number of pieces, or for pieces of one size: they must stay equal."""
-    if len({piece.size for piece in pieces}) == 1:
-        op.algebra.balance(pieces)
-    else:
-        op.pin(list(pieces), "it is split into pieces that are not equal, by their number")
+    """The code asks for a number of pieces, or for pieces of one size: they must lose alike.
+
+    Of 160 positions in three pieces the last has two less than the others, and keeps them less.
+    """
+    most = max((piece.size for piece in pieces), default=0)
+    reason = "what a piece has less than the others, which are equal by their number"
+    missing = {piece.size: op.fixed(most - piece.size, reason) for piece in pieces}
+    op.algebra.balance([op.concat([piece, missing[piece.size]]) for piece in pieces])
 
 
 @register_rule(

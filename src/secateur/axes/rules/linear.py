@@ -155,6 +155,13 @@ def _aligned(op: Operator, dim: Any, block: int) -> None:
         op.pin(op.split(dim, dim.size // block, block)[1], reason)
 
 
+def _choose(op: Operator, stacked: Any, offs: Operand, reason: str) -> None:
+    """Groups of rows and a stack of matrices: these are a router's experts if it counted the rows."""
+    counted = offs.address is not None and offs.address.counted
+    op.unify(offs[0], stacked)
+    op.route(stacked) if counted else op.pin(stacked, reason)
+
+
 @register_rule(*aten("_grouped_mm"), flow=multiplies)
 def grouped_mm(
     op: Operator, self: Operand, mat2: Operand, offs: Operand | None = None,
@@ -165,13 +172,13 @@ def grouped_mm(
     if offs is None or len(self) == len(mat2) == 3:
         return contract(op, self, mat2)
     reason = "rows of it belong to groups, by their number"
-    op.pin(offs, "ends of groups")
     op.sum_over(op.unify(self[-1], mat2[-2]), self, mat2)
     if len(self) == len(mat2) == 2:  # the contracted dimension is in groups
-        op.pin(self[-1], reason)
+        op.pin([*offs, self[-1]], reason)
         return [op.fixed(op.shape[0], reason), self[0], mat2[1]]
     grouped, stacked = (self[0], mat2[0]) if len(self) == 2 else (mat2[1], self[0])
-    op.pin([grouped, stacked], reason)
+    op.pin(grouped, reason)
+    _choose(op, stacked, offs, reason)
     return [grouped, mat2[2]] if len(self) == 2 else [self[1], grouped]
 
 

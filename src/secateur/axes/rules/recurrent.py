@@ -61,8 +61,10 @@ def _layers(
             op.unify(units, cell)
             if projected:
                 # torch tells a projected stack by its two widths: they must not become equal.
-                op.pin(units, "the units of a recurrent layer with a projection")
                 projection = params[start + each - 1]
+                op.keep_at_least(units, projection[0].size + 1)
+                if units.size == projection[0].size + 1:
+                    op.pin(units, "the units of a recurrent layer are more than its projection has")
                 op.sum_over(op.unify(units, projection[1]), projection)
                 op.unify(hidden, projection[0])
             else:

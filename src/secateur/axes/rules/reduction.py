@@ -100,6 +100,8 @@ def maximum(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False)
     if isinstance(dim, Operand):
         return op.broadcast(self, dim)
     _indices(op, self)
+    if dim is not None and len(self):
+        op.points(1, self[dim])
     return extreme(op, self, dim, keepdim)
 
 
@@ -111,9 +113,19 @@ def _competition(op: Operator, self: Operand, dim: Any, keepdim: bool) -> Any:
     return _result(op, self, dims, keepdim)
 
 
-@register_rule(*aten("argmax", "argmin", "logsumexp"), flow=loses)
-def competition(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
+@register_rule(*aten("logsumexp"), flow=loses)
+def logsumexp(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
     return _competition(op, self, dim, keepdim)
+
+
+@register_rule(*aten("argmax", "argmin"), flow=loses)
+def winner(op: Operator, self: Operand, dim: Any = None, keepdim: bool = False) -> Any:
+    dims = _reduced(self, dim)
+    if len(dims) != 1:
+        return _competition(op, self, dim, keepdim)
+    op.compete(self[dims[0]], f"its positions compete ({_name(op)})")
+    op.points(0, self[dims[0]])
+    return _result(op, self, dims, keepdim)
 
 
 @register_rule(*aten("median", "nanmedian"), flow=keeps)
@@ -134,7 +146,7 @@ def kthvalue(op: Operator, self: Operand, k: int, dim: int = -1, keepdim: bool =
 @register_rule(*aten("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax"), flow=loses)
 def softmax(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
     if len(self):
-        op.pin(self[dim], "its positions compete (softmax)")
+        op.compete(self[dim], "its positions compete (softmax)")
     return list(self)
 
 
@@ -142,6 +154,8 @@ def softmax(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
 def cumsum(op: Operator, self: Operand, dim: int, dtype: Any = None) -> Any:
     if len(self):
         op.sum_over(self[dim], self)
+        if len(self) == 1 and self.address is not None and self.address.counted:
+            op.points(0, self.address.dim, counted=True)  # the ends of groups
     return list(self)
 
 
@@ -168,7 +182,13 @@ def argsort(op: Operator, self: Operand, dim: int = -1, descending: bool = False
 @register_rule(*aten("sort"), flow=keeps)
 def sort(op: Operator, self: Operand, dim: int = -1, descending: bool = False, stable: Any = None) -> Any:
     _indices(op, self)
-    return [argsort(op, self, dim)] * 2
+    result = argsort(op, self, dim)
+    if len(self):
+        op.points(1, self[dim])
+    if self.address is not None and not self.address.counted:  # of fewer positions the order is the same
+        op.points(0, self.address.dim)
+        op.addressed.add(self.id)
+    return [result] * 2
 
 
 @register_rule(*aten("msort"), flow=keeps)
@@ -178,7 +198,9 @@ def msort(op: Operator, self: Operand) -> Any:
 
 @register_rule(*aten("topk"), flow=keeps)
 def topk(op: Operator, self: Operand, k: int, dim: int = -1, *flags: Any, **kwargs: Any) -> Any:
-    op.pin(self[dim], "its positions compete (topk)")
+    op.compete(self[dim], "its positions compete (topk)")
+    op.keep_at_least(self[dim], k)
+    op.points(1, self[dim])
     _indices(op, self)
     best = op.replace(self, dim, op.fixed(k, "the best positions of another dimension"))
     return [best, best]

@@ -321,6 +321,52 @@ def pad_by_copies(op: Operator, self: Operand, padding: Sequence[int]) -> Any:
 
 
 @register_rule(*aten("as_strided", "as_strided_copy"), flow=keeps)
-def as_strided(op: Operator, self: Operand, size: Sequence[int], *args: Any) -> Any:
-    op.pin(self, "it is viewed with strides of its own")
-    return [op.fixed(n, "a view with strides of its own") for n in op.shape]
+def as_strided(op: Operator, self: Operand, size: Sequence[int], stride: Sequence[int], *offset: Any) -> Any:
+    """Windows that overlap along one dimension leave the others as they are."""
+    reason = "it is viewed with strides of its own"
+    order = None if any(offset) else _memory_order(self)
+    kept = {} if order is None else _kept_dims(self, order, size, stride)
+    op.pin([dim for place, dim in enumerate(self) if place not in kept.values()], reason)
+    result = [self[kept[j]] if j in kept else op.fixed(n, reason) for j, n in enumerate(op.shape)]
+    for position, step in enumerate(stride if order else ()):
+        inner: list[Any] = []
+        for place in order or ():  # the innermost dimensions that a step goes over as a whole
+            if step % prod([self[place].size, *(dim.size for dim in inner)]):
+                break
+            inner.insert(0, self[place])
+        times = op.fixed(step // prod(dim.size for dim in inner), reason)
+        op.number("stride", op.product(times, *inner), position)
+    for position, place in kept.items():
+        op.number("size", self[place], position)
+    return result
+
+
+def _memory_order(self: Operand) -> list[int] | None:
+    """Dimensions from the innermost on; None for a tensor with gaps or repetitions in memory."""
+    strides = self.strides or [prod(self.shape[place + 1 :]) for place in range(len(self))]
+    order = sorted((place for place in range(len(self)) if self.shape[place] > 1), key=strides.__getitem__)
+    size = 1
+    for place in order:
+        if strides[place] != size:
+            return None
+        size *= self.shape[place]
+    return order
+
+
+def _kept_dims(
+    self: Operand, order: Sequence[int], size: Sequence[int], stride: Sequence[int]
+) -> dict[int, int]:
+    """Dimensions of the view that run along one of ``self``, which no other of the view runs along."""
+    kept: dict[int, int] = {}
+    view = list(zip(size, stride, strict=True))
+    step = 1
+    for place in order:
+        whole = step * self.shape[place]
+        for position, along in enumerate(view):
+            others = [(n, s) for i, (n, s) in enumerate(view) if i != position and n > 1]
+            below = sum((n - 1) * s for n, s in others if s < step)
+            apart = all(s < step or s % whole == 0 for _, s in others)
+            if along == (self.shape[place], step) and below < step and apart:
+                kept[position] = place
+        step = whole
+    return kept

@@ -121,7 +121,7 @@ class Drafter:
         said = values.get("granularity", "default")
         if said == "default":
             activation = found.kind in (TargetKind.INPUT, TargetKind.OUTPUT)
-            said = "per_channel" if activation else self.granularity
+            said = self.mode.activations if activation else self.granularity
         ready = {**values, "granularity": Granularity.of(said)}
         if "align" in values:
             ready["align"] = self._align(entry, path, found.name, values["align"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._errors import nearest
-from ._keys import LEGACY, OTHER_MODES, SELECTION, Key, Mode, known_keys
+from ._keys import LEGACY, OTHER_MODES, PRUNING, SELECTION, Key, Mode, known_keys
 from ._problems import Problems, unset
 from ._typed import Entry
 
@@ -113,6 +113,8 @@ def _check_keys(
 
 
 def _unknown(name: str, known: Mapping[str, Key], prefix: str, mode: Mode) -> str:
+    if name in PRUNING.settings_keys and mode is not PRUNING:
+        return f"this is a key for pruning, and the list is for {mode.name}"
     if name in OTHER_MODES:
         return f"this is a key for {OTHER_MODES[name]}, and the list is for {mode.name}"
     if prefix and (name in SELECTION or name in ("target_names", "target_settings")):

@@ -24,7 +24,8 @@ class Granularity:
     """What is masked together.
 
     Attributes:
-        name: ``element``, ``out_channel``, ``in_channel``, ``per_channel``, ``heads`` or ``blocks``.
+        name: ``element``, ``tensor``, ``out_channel``, ``in_channel``, ``per_channel``, ``heads`` or
+            ``blocks``.
         sizes: of ``blocks``; -1 is all of a dimension.
         side: where dimensions that ``sizes`` has no number for are.
         fill: their size.
@@ -83,6 +84,11 @@ class Channels:
     dim: int | None = None
     head: int = 0
 
+    def along(self, rank: int) -> int:
+        """The channel dimension of an input or output of so many dimensions, from 0."""
+        dim = (1 if rank >= 4 else -1) if self.dim is None else self.dim
+        return min(dim % rank, rank - 1)
+
 
 def channels_of(module: nn.Module, name: str, tensor: Tensor, head: int = 0) -> Channels:
     """Where the channels of a parameter or buffer are.
@@ -134,13 +140,15 @@ def _wanted(
     name = granularity.name
     if name == "element":
         return (1,) * len(shape), ""
+    if name == "tensor":
+        return shape, ""
     if name == "blocks":
         padded = granularity.padded(len(shape))
         return padded or (), "" if padded else f"{len(granularity.sizes)} block sizes for the shape {shape}"
     if name == "heads":
         return _heads(channels, shape, activation)
     if activation:
-        return _along(shape, channels.dim, name)
+        return _along(shape, channels, name)
     if name == "per_channel":
         return (), "'per_channel' is for inputs and outputs; a parameter has 'out_channel' and 'in_channel'"
     if name == "in_channel" and channels.into is None:
@@ -148,14 +156,12 @@ def _wanted(
     return (channels.out if name == "out_channel" else channels.into) or (), ""
 
 
-def _along(shape: tuple[int, ...], dim: int | None, name: str) -> tuple[Block, str]:
+def _along(shape: tuple[int, ...], channels: Channels, name: str) -> tuple[Block, str]:
     if name != "per_channel":
         return (), f"{name!r} is for parameters; inputs and outputs have 'per_channel'"
     if not shape:
         return (), "an input or output without dimensions has no channels"
-    if dim is None:
-        dim = 1 if len(shape) >= 4 else -1
-    at = min(dim % len(shape), len(shape) - 1)
+    at = channels.along(len(shape))
     return tuple(1 if d == at else size for d, size in enumerate(shape)), ""
 
 

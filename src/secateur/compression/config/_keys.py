@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from . import _values as values
+from ._problems import Problems
+from ._selection import Catalogue
 from ._settings import PruningSettings
-from ._targets import weight_and_bias
+from ._targets import Target, weight_and_bias
 from ._values import Check
 
 
@@ -40,6 +42,8 @@ class Mode:
         active: the keys of which an entry has to give one to some target.
         defaults: names of the targets that a module has where an entry names none.
         follows: targets that follow the mask of another one of the same module, unless told otherwise.
+        activations: what granularity ``"default"`` means for inputs and outputs.
+        check: notes what is wrong between targets: ``check(targets, extras by entry, modules, problems)``.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Mode:
     active: tuple[str, ...]
     defaults: Callable[[nn.Module], tuple[str, ...]]
     follows: Mapping[str, str]
+    activations: str = "per_channel"
+    check: Callable[[Sequence[Target], Mapping[int, Mapping[str, Any]], Catalogue, Problems], None] = (
+        lambda targets, extras, models, problems: None
+    )
 
 
 SELECTION: dict[str, Key] = {

@@ -59,9 +59,10 @@ def parse(
     drafter = Drafter(models, mode, granularity, problems)
     taken, notes = _take(entries, drafter, later_wins=is_legacy(given))
     targets = list(taken.values())
-    check_targets(targets, problems)
-    problems.check()
     extras = {entry.index: entry.extras for entry in entries}
+    check_targets(targets, problems)
+    mode.check(targets, extras, models, problems)
+    problems.check()
     return Resolved(mode, _by_module(targets, models, extras), tuple(notes))
 
 

@@ -162,5 +162,5 @@ def _settings(target: Target) -> dict[str, Any]:
                 "dims": list(value.dims),
             }
         elif value != item.default:
-            result[item.name] = value
+            result[item.metadata.get("key", item.name)] = value
     return result

@@ -1,17 +1,17 @@
-"""What pruners know of training: how to run it, what to add to the loss, when a step has been taken."""
+"""What compressors know of training: how to run it, what to add to the loss, when a step has been taken."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..._errors import PruningError
+from ..._errors import CompressionError
 from ._hooks import Hook
 
 LossPatch = Callable[[Tensor, Any], Tensor]
@@ -21,20 +21,28 @@ Task = Callable[[], Any]
 class Compressor(Protocol):
     """What is at work while an evaluator trains."""
 
-    def penalty(self) -> Tensor | float:
-        """What is added to the loss."""
+    def patch_loss(self, loss: Tensor, batch: Any) -> Tensor:
+        """The loss that is trained with, from that of the user or of a newer compressor."""
         ...
 
     def step(self) -> None:
         """Called after every step of the optimizer."""
         ...
 
+    def before_training(self, evaluator: Evaluator) -> None:
+        """Called when the model is bound, before it is trained."""
+        ...
+
+    def after_training(self, evaluator: Evaluator) -> None:
+        """Called after the training, however it ended."""
+        ...
+
 
 class Evaluator(ABC):
-    """Trains and evaluates a model for a pruner.
+    """Trains and evaluates a model for a compressor.
 
     Masks leave parameters where they are, so optimizers and schedulers are the user's own, as they are:
-    no class has to be wrapped, nothing is created anew. What a pruner needs is patched while it is at
+    no class has to be wrapped, nothing is created anew. What a compressor needs is patched while it is at
     work: the loss, and tasks before and after each step of the first optimizer.
     """
 
@@ -45,6 +53,8 @@ class Evaluator(ABC):
         self._before: list[Task] = []
         self._after: list[Task] = []
         self._hooks: list[Hook] = []
+        self._waiting: list[tuple[str, Tensor]] = []
+        self._added: list[tuple[Optimizer, dict[str, Any], Tensor]] = []
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -61,6 +71,7 @@ class Evaluator(ABC):
         """Forget the model, with everything that was patched for it."""
         self.revert_loss()
         self.revert_optimizer_step()
+        self.revert_optim_param_group()
         self.remove_all_hooks()
         self.model = None
 
@@ -69,10 +80,10 @@ class Evaluator(ABC):
         """The model.
 
         Raises:
-            PruningError: if there is none.
+            CompressionError: if there is none.
         """
         if self.model is None:
-            raise PruningError(f"{type(self).__name__} has no model: call bind_model(model) first")
+            raise CompressionError(f"{type(self).__name__} has no model: call bind_model(model) first")
         return self.model
 
     def get_dummy_input(self) -> Any:
@@ -116,7 +127,7 @@ class Evaluator(ABC):
         """What :meth:`evaluate` gives, as one number: it, or its entry ``"default"``.
 
         Raises:
-            PruningError: if there is no such number.
+            CompressionError: if there is no such number.
         """
         value = self.evaluate()
         value = value.get("default") if isinstance(value, Mapping) else value
@@ -124,7 +135,7 @@ class Evaluator(ABC):
         try:
             return float(value)  # pyright: ignore[reportArgumentType]
         except (TypeError, ValueError):
-            raise PruningError(
+            raise CompressionError(
                 f"the evaluation has to give a number, or a dict with a number as 'default', got {value!r}"
             ) from None
 
@@ -135,9 +146,13 @@ class Evaluator(ABC):
         self.bind_model(model)
         try:
             for compressor in reversed(compressors):
-                self.patch_loss(lambda loss, batch, c=compressor: loss + c.penalty())
+                self.patch_loss(compressor.patch_loss)
             self.patch_optimizer_step([], [compressor.step for compressor in compressors])
-            yield
+            with ExitStack() as stack:
+                for compressor in compressors:
+                    compressor.before_training(self)
+                    stack.callback(compressor.after_training, self)
+                yield
         finally:
             self.unbind_model()
 
@@ -175,17 +190,38 @@ class Evaluator(ABC):
     def patch_optim_param_group(self, module_name_param_dict: Mapping[str, Sequence[Tensor]]) -> None:
         """Let the user's optimizers train more: parameters go to the group that trains the named module.
 
+        Where optimizers are made when the training begins, they are added then. Parameters that an optimizer
+        has already stay where they are.
+
         Args:
             module_name_param_dict: parameters by the path of a module of the model.
         """
+        self._waiting += [(name, p) for name, several in module_name_param_dict.items() for p in several]
+        self.add_waiting_parameters()
+
+    def add_waiting_parameters(self) -> None:
+        """Give the optimizers what :meth:`patch_optim_param_group` could not, if they are there now."""
         optimizers = self.optimizers()
         if not optimizers:
-            raise PruningError(f"{type(self).__name__} has no optimizer to add parameters to")
-        for name, parameters in module_name_param_dict.items():
-            owned = {id(parameter) for parameter in self.bound.get_submodule(name).parameters()}
-            groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-            group = next((g for g in groups if any(id(p) in owned for p in g["params"])), groups[0])
-            group["params"].extend(parameters)
+            return
+        groups = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
+        known = {id(parameter) for _, group in groups for parameter in group["params"]}
+        while self._waiting:
+            name, parameter = self._waiting.pop(0)
+            if id(parameter) not in known:
+                owned = {id(other) for other in self.bound.get_submodule(name).parameters()}
+                fitting = (pair for pair in groups if any(id(p) in owned for p in pair[1]["params"]))
+                optimizer, group = next(fitting, groups[0])
+                group["params"].append(parameter)
+                self._added.append((optimizer, group, parameter))
+
+    def revert_optim_param_group(self) -> None:
+        """Undo all of :meth:`patch_optim_param_group`: the optimizers forget these parameters."""
+        self._waiting.clear()
+        while self._added:
+            optimizer, group, parameter = self._added.pop()
+            group["params"] = [other for other in group["params"] if other is not parameter]
+            optimizer.state.pop(parameter, None)
 
     def register_hooks(self, hooks: Sequence[Hook]) -> None:
         """Put hooks on."""

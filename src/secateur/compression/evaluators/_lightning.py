@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from ..._errors import PruningError
+from ..._errors import CompressionError
 from ._evaluator import Evaluator
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ class LightningEvaluator(Evaluator):
         dummy_input: inputs to record the model at: a tensor, a tuple, or a dict.
 
     Raises:
-        PruningError: for anything else in place of a trainer. Needs ``pip install "secateur[lightning]"``.
+        CompressionError: for anything else in place of a trainer. Needs
+            ``pip install "secateur[lightning]"``.
     """
 
     def __init__(self, trainer: Trainer, data_module: Any, dummy_input: Any = None) -> None:
         super().__init__(dummy_input)
         if not hasattr(trainer, "fit_loop"):
-            raise PruningError(f"trainer is a lightning.pytorch.Trainer, got {type(trainer).__name__}")
+            raise CompressionError(f"trainer is a lightning.pytorch.Trainer, got {type(trainer).__name__}")
         self.trainer, self.data_module = trainer, data_module
 
     @property
@@ -42,7 +43,7 @@ class LightningEvaluator(Evaluator):
         from lightning.pytorch import LightningModule
 
         if not isinstance(self.bound, LightningModule):
-            raise PruningError(f"the model is a LightningModule, got {type(self.bound).__name__}")
+            raise CompressionError(f"the model is a LightningModule, got {type(self.bound).__name__}")
         return self.bound
 
     def optimizers(self) -> Sequence[Optimizer]:
@@ -102,6 +103,7 @@ class LightningEvaluator(Evaluator):
 
         class Steps(Callback):
             def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+                evaluator.add_waiting_parameters()
                 first = trainer.optimizers[0]
                 handles.append(first.register_step_pre_hook(lambda *_: evaluator.before_step()))
                 handles.append(first.register_step_post_hook(lambda *_: evaluator.after_step()))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ..._errors import PruningError
+from ..._errors import CompressionError
 from ._evaluator import Evaluator
 
 
@@ -32,7 +32,7 @@ class TorchEvaluator(Evaluator):
             higher is better.
 
     Raises:
-        PruningError: for something else in place of an optimizer, or a function that cannot be called
+        CompressionError: for something else in place of an optimizer, or a function that cannot be called
             this way.
 
     Example:
@@ -62,11 +62,11 @@ class TorchEvaluator(Evaluator):
         several = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
         wrong = [type(o).__name__ for o in several if not isinstance(o, Optimizer)]
         if wrong or not several:
-            raise PruningError(
+            raise CompressionError(
                 f"optimizers is an optimizer of torch or a list of them, got {wrong or 'none'}"
             )
         if not inspect.signature(training_step).parameters:
-            raise PruningError("training_step takes the batch first: training_step(batch, model)")
+            raise CompressionError("training_step takes the batch first: training_step(batch, model)")
         self.training_func, self.training_step, self.evaluating_func = (
             training_func,
             training_step,
@@ -124,8 +124,8 @@ class TorchEvaluator(Evaluator):
         """See :meth:`Evaluator.evaluate`.
 
         Raises:
-            PruningError: if no function was given.
+            CompressionError: if no function was given.
         """
         if self.evaluating_func is None:
-            raise PruningError("this takes an evaluation: give TorchEvaluator(..., evaluating_func=f)")
+            raise CompressionError("this takes an evaluation: give TorchEvaluator(..., evaluating_func=f)")
         return self.evaluating_func(self.bound)

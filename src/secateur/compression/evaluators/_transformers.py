@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ..._errors import PruningError
+from ..._errors import CompressionError
 from ._evaluator import Evaluator
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ class TransformersEvaluator(Evaluator):
         dummy_input: inputs to record the model at: a tensor, a tuple, or a dict.
 
     Raises:
-        PruningError: for anything else in place of a trainer. Needs ``pip install "secateur[transformers]"``.
+        CompressionError: for anything else in place of a trainer. Needs
+            ``pip install "secateur[transformers]"``.
     """
 
     def __init__(self, trainer: Trainer, dummy_input: Any = None) -> None:
         super().__init__(dummy_input)
         if not hasattr(trainer, "compute_loss"):
-            raise PruningError(f"trainer is a transformers.Trainer, got {type(trainer).__name__}")
+            raise CompressionError(f"trainer is a transformers.Trainer, got {type(trainer).__name__}")
         self.trainer = trainer
 
     def optimizers(self) -> Sequence[Optimizer]:

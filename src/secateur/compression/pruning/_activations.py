@@ -14,9 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..._errors import PruningError
 from ..config import Target, TargetKind
-from ._allocate import key_of
+from ..sites import Sites, key_of
 from ._collecting import CollectingPruner
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from ..._errors import PruningError
 from ...criteria import l1_norm
 from ..config import Target, TargetKind
-from ._allocate import Key, allocate, key_of
-from ._blocks import block_rows, spread
+from ..sites import Key, Sites, block_rows, key_of, spread
+from ._allocate import allocate
 from ._pruner import Masks, Pruner
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -141,6 +140,18 @@ class ADMMPruner(Pruner):
                 self.finish_iteration()
             if self.iteration == before:
                 raise PruningError(f"training was over before {self.training_steps} steps were done")
+
+    @property
+    def needed_steps(self) -> int:
+        """See :meth:`Compressor.needed_steps`; a training of somebody else's says nothing of epochs."""
+        return (self.iterations - self.iteration) * (self.training_steps or 0)
+
+    def _finished(self) -> None:
+        if self.iteration < self.iterations:
+            raise PruningError(
+                f"training was over after {self.iteration} of {self.iterations} iterations: next to other "
+                "compressors ADMMPruner needs training_steps, and a training of that many steps for each"
+            )
 
     def _state(self) -> dict[str, Any]:
         def named(values: Mapping[Key, Tensor]) -> dict[str, Tensor]:

@@ -17,18 +17,10 @@ from torch import Tensor
 
 from ..._errors import PruningError
 from ..config import PruningSettings, Resolved, Target
-from ._blocks import block_rows
-
-Key = tuple[str, str]
-"""Path of a module and name of a target."""
+from ..sites import Key, block_rows, key_of
 
 _ROUNDING = 1e-9
 """0.29 of 100 blocks are 29, though the product is a little less in floating point."""
-
-
-def key_of(target: Target) -> Key:
-    """What a target is called in dicts."""
-    return target.module, target.name
 
 
 def with_settings(resolved: Resolved, values: Mapping[Key, Mapping[str, Any]]) -> Resolved:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..._errors import PruningError
-from ._allocate import key_of
+from ..sites import Sites, key_of
 from ._pruner import Pruner
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -67,25 +66,37 @@ class CollectingPruner(Pruner):
         return True
 
     def step(self, grad_scale: float = 1.0) -> None:
-        """See :meth:`Pruner.step`."""
+        """See :meth:`Compressor.step`."""
         self.steps += 1
         if self.collect(grad_scale) and self.collected == self.training_steps:
             self.generate_masks()
 
     def _length(self, max_steps: int | None, max_epochs: int | None) -> tuple[int | None, int | None]:
-        return self.training_steps - self.collected, None
+        if max_steps is not None or max_epochs is not None:
+            return max_steps, max_epochs
+        return max(other.needed_steps for other in self.fused_compressors), None
 
-    def _require_done(self) -> None:
+    @property
+    def needed_steps(self) -> int:
+        """See :meth:`Compressor.needed_steps`."""
+        return self.training_steps - self.collected
+
+    def _check_length(self, max_steps: int | None, max_epochs: int | None) -> None:
+        super()._check_length(max_steps, max_epochs)
+        if max_steps is not None and max_steps < self.needed_steps:
+            raise PruningError(
+                f"max_steps={max_steps} is over before the {self.needed_steps} steps to collect for are"
+            )
+
+    def _finished(self) -> None:
         if self.collected < self.training_steps:
             raise PruningError(
                 f"training was over after {self.collected} of {self.training_steps} steps: no masks were "
                 "made. Does the training function heed max_steps, and is there enough data?"
             )
 
-    def unwrap_model(self) -> None:
-        """See :meth:`Pruner.unwrap_model`."""
+    def _fold(self) -> None:
         self.end()
-        super().unwrap_model()
 
     def _state(self) -> dict[str, Any]:
         return {"collected": self.collected, "seen": {".".join(k): v for k, v in self._seen.items()}}

@@ -37,7 +37,7 @@ class DrivingPruner(Pruner):
         self.evaluator = evaluator if evaluator is not None else pruner.evaluator
         self.dummy_input, self.sites = pruner.dummy_input, pruner.sites
         self.goal = self.resolved = pruner.resolved
-        self.steps, self._seen = 0, {}
+        self.steps, self._seen, self._made = 0, {}, False
         self.fused_compressors = [self, *(other for other in pruner.fused_compressors if other is not pruner)]
 
     def set_goals(self, resolved: Resolved) -> None:
@@ -52,19 +52,24 @@ class DrivingPruner(Pruner):
         """See :meth:`Pruner.penalty`."""
         return self.pruner.penalty()
 
-    def unwrap_model(self) -> None:
-        """See :meth:`Pruner.unwrap_model`."""
-        self.pruner.unwrap_model()
+    def patch_loss(self, loss: Tensor, batch: Any) -> Tensor:
+        """See :meth:`Compressor.patch_loss`."""
+        return self.pruner.patch_loss(loss, batch)
 
-    def wrap_model(self) -> None:
-        """See :meth:`Pruner.wrap_model`."""
-        self.pruner.wrap_model()
+    def before_training(self, evaluator: Evaluator) -> None:
+        """See :meth:`Compressor.before_training`; when masks are made is said here, not by the pruner."""
+
+    def _wrapped(self) -> None:
+        self.pruner._wrapped()
+
+    def _fold(self) -> None:
+        self.pruner._fold()
 
     def _state(self) -> dict[str, Any]:
-        return self.pruner.state_dict()
+        return self.pruner._own_state()
 
     def _set_state(self, state: Mapping[str, Any]) -> None:
-        self.pruner.load_state_dict(state)
+        self.pruner._set_own_state(state)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from ..._errors import PruningError
 from ..config import Target
-from ._allocate import Key, key_of
-from ._blocks import block_counts
-from ._sites import Sites
+from ..sites import Key, Sites, block_counts, key_of
 
 LEARNING_RATE = 1e-2
 """Of the Adam that trains them, as in NNI."""

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from ..._errors import PruningError
 from ..config import Target, TargetKind
-from ._allocate import key_of
+from ..sites import Sites, key_of
 from ._gates import Gates
 from ._pruner import Pruner
 from ._schedule import cubic, scaled
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -114,9 +113,7 @@ class MovementPruner(Pruner):
     def _fold(self) -> None:
         self._gates.remove()
 
-    def wrap_model(self) -> None:
-        """See :meth:`Pruner.wrap_model`."""
-        super().wrap_model()
+    def _wrapped(self) -> None:
         if hasattr(self, "_gates"):
             self._gates.put()
 
@@ -130,7 +127,12 @@ class MovementPruner(Pruner):
                 f"max_steps={max_steps} is over before the goal is reached at step {self.cooldown_begin_step}"
             )
 
-    def _require_done(self) -> None:
+    @property
+    def needed_steps(self) -> int:
+        """See :meth:`Compressor.needed_steps`."""
+        return max(0, self.cooldown_begin_step - self.steps)
+
+    def _finished(self) -> None:
         if self.steps < self.cooldown_begin_step:
             raise PruningError(
                 f"training was over after {self.steps} steps; the goal is reached at step "

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from ..._errors import PruningError
 from ...criteria import geometric_median_distance, l1_norm, l2_norm
 from ..config import Target
-from ._allocate import Key, key_of
-from ._blocks import block_rows
+from ..sites import Key, Sites, block_rows, key_of
 from ._pruner import Masks, Pruner
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -137,6 +135,7 @@ class LevelPruner(_WeightPruner):
                     keeps[key_of(target)] = self._balanced(target)
                     self.sites[target].write(keeps[key_of(target)])
             self._align(keeps)
+        self._made = True
         return self.get_masks()
 
     def _balanced(self, target: Target) -> Tensor:

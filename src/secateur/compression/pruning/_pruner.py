@@ -7,21 +7,18 @@ from contextlib import ExitStack
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..._errors import PruningError
-from ...capture import unwrap
-from ...speedups import dummy_inputs
-from ..config import Resolved, Target, parse
-from ._allocate import Key, Scored, aligned, allocate, key_of, with_settings
-from ._blocks import block_counts, block_rows
+from ..base import Compressor
+from ..config import Resolved, Target
+from ..sites import ActivationSite, Key, Sites, block_counts, block_rows, key_of, looking
+from ._allocate import Scored, aligned, allocate, with_settings
 from ._export import save_masks, save_model
-from ._hooked import MaskedActivation, looking
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -34,7 +31,7 @@ MODES = {
 }
 
 
-class Pruner:
+class Pruner(Compressor):
     """What all pruners share.
 
     A pruner simulates masks on the model, which goes on being the user's own: parameters keep their
@@ -56,10 +53,7 @@ class Pruner:
         PruningError: for what this pruner cannot do. The model is as it was.
     """
 
-    granularity: str = "out_channel"
-    """What ``"default"`` means for parameters."""
-    trains: ClassVar[bool] = False
-    """Whether masks are made while the model is trained."""
+    error = PruningError
     looks: ClassVar[bool] = False
     """Whether one forward says what inputs and outputs are worth."""
 
@@ -73,50 +67,12 @@ class Pruner:
         mode: str = "normal",
         dummy_input: Any = None,
     ) -> None:
-        self.bound_model = unwrap(model)
-        self.config_list = config_list
-        self.evaluator = evaluator
-        self.dummy_input = dummy_input
-        self.steps = 0
-        self.fused_compressors: list[Pruner] = [self]
+        self._scope = mode
         self._seen: dict[Key, Tensor] = {}
-        self.resolved = self._resolve(config_list, mode)
-        self._check()
-        self.sites = Sites(self.bound_model) if existed_wrappers is None else existed_wrappers
-        self.sites.add(self.resolved.targets)
-        self.wrap_model()
-
-    @classmethod
-    def from_compressor(
-        cls, compressor: Pruner, new_config_list: Sequence[Mapping[str, Any]], *args: Any, **kwargs: Any
-    ) -> Self:
-        """A pruner that goes on with the model of another one, whose masks stay.
-
-        Both are at work in :meth:`compress` of the new one. Evaluator and dummy input are those of the
-        other one unless given.
-        """
-        compressor.sites.unwrap()  # what the other one has collected and learned stays
-        kwargs.setdefault("dummy_input", compressor.dummy_input)
-        kwargs.setdefault("evaluator", compressor.evaluator)
-        try:
-            new = cls(
-                compressor.bound_model, new_config_list, *args, existed_wrappers=compressor.sites, **kwargs
-            )
-        finally:
-            compressor.sites.wrap()
-        new.fused_compressors = [new, *compressor.fused_compressors]
-        return new
+        self._made = False
+        super().__init__(model, config_list, evaluator, existed_wrappers, dummy_input=dummy_input)
 
     # -- masks -------------------------------------------------------------------------------------
-
-    def wrap_model(self) -> None:
-        """Switch the masks on."""
-        self.sites.wrap()
-
-    def unwrap_model(self) -> None:
-        """Switch the masks off and give the model back as it was; its weights are not masked."""
-        self._fold()
-        self.sites.unwrap()
 
     def get_masks(self) -> Masks:
         """The masks, ``{module: {target: tensor}}``, one for keep; :class:`ModelSpeedup` takes them."""
@@ -129,6 +85,7 @@ class Pruner:
             PruningError: for a mask without a target, or of another shape; nothing is changed.
         """
         self.sites.write(masks)
+        self._made = True
 
     def generate_masks(self) -> Masks:
         """Make masks from what has been collected so far, and switch over to them."""
@@ -138,6 +95,7 @@ class Pruner:
             for (module, name), keep in keeps.items():
                 self.sites.write_blocks(self.resolved.target(module, name), keep)
             self._align(keeps)
+        self._made = True
         return self.get_masks()
 
     # -- training ----------------------------------------------------------------------------------
@@ -157,22 +115,16 @@ class Pruner:
         Raises:
             PruningError: for a length that this pruner has no use for, or too short a one.
         """
-        self._check_length(max_steps, max_epochs)
-        self.wrap_model()
-        if self.trains:
-            self._train(*self._length(max_steps, max_epochs))
-            self._require_done()
-        else:
+        return super().compress(max_steps, max_epochs)
+
+    def before_training(self, evaluator: Evaluator) -> None:
+        """See :meth:`Compressor.before_training`; masks that need no training are made now, if none are."""
+        if not self.trains and not self._made:
             self.generate_masks()
-        return self.bound_model, self.get_masks()
 
     def step(self, grad_scale: float = 1.0) -> None:
-        """Tell the pruner that an optimizer step has been taken; the plain way, in a loop of one's own.
-
-        Args:
-            grad_scale: what the loss was multiplied by, ``scaler.get_scale()`` of a gradient scaler.
-        """
-        self.steps += 1
+        """See :meth:`Compressor.step`."""
+        super().step(grad_scale)
         self._observe(grad_scale)
         if self._due():
             self.generate_masks()
@@ -180,21 +132,11 @@ class Pruner:
     def begin(self) -> None:
         """Forget what has been collected, and collect anew."""
 
-    def penalty(self) -> Tensor | float:
-        """What this pruner wants added to the loss of a loop of one's own; evaluators do it themselves."""
-        return 0.0
-
-    def track_forward(self, *args: Any, **kwargs: Any) -> None:
-        """Run the model once, without gradients, to see the activations that are targets."""
-        model, flags = self.bound_model, [(m, m.training) for m in self.bound_model.modules()]
-        with ExitStack() as stack, torch.no_grad():
-            for target in self.resolved.targets:
-                masked = self.sites[target]
-                if self.looks and target.settings.active and isinstance(masked, MaskedActivation):
-                    stack.enter_context(looking(masked, partial(self._look, target)))
-            stack.callback(lambda: [setattr(module, "training", flag) for module, flag in flags])
-            model.eval()
-            model(*args, **kwargs)
+    def _watch(self, stack: ExitStack) -> None:
+        for target in self.resolved.targets:
+            site = self.sites[target]
+            if self.looks and target.settings.active and isinstance(site, ActivationSite):
+                stack.enter_context(looking(site, partial(self._look, target)))
 
     def _look(self, target: Target, tensor: Tensor) -> None:
         self._seen[key_of(target)] = self._measure(block_rows(tensor, target.blocks(tuple(tensor.shape))))
@@ -221,20 +163,14 @@ class Pruner:
             save_masks(masks, Path(mask_path))
         return self.bound_model, masks
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on later: tensors, numbers and containers only."""
-        return {"steps": self.steps, "masks": self.get_masks(), "own": self._state()}
+    def _own_state(self) -> dict[str, Any]:
+        return {**super()._own_state(), "masks": self.get_masks()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was called."""
-        self.sites.write(state["masks"])
-        self.steps = int(state["steps"])
-        self._set_state(state["own"])
+    def _set_own_state(self, state: Mapping[str, Any]) -> None:
+        self.update_masks(state["masks"])
+        super()._set_own_state(state)
 
     # -- what a pruner defines ---------------------------------------------------------------------
-
-    def _check(self) -> None:
-        """Refuse targets that this pruner has no use for."""
 
     def _measure(self, rows: Tensor) -> Tensor:
         """From the elements of every block, ``(blocks, elements)``, to its score; the lowest go."""
@@ -254,26 +190,21 @@ class Pruner:
         """Whether masks are to be made after this step."""
         return False
 
-    def _length(self, max_steps: int | None, max_epochs: int | None) -> tuple[int | None, int | None]:
-        return max_steps, max_epochs
+    def _add_sites(self) -> None:
+        self.sites.add(self.resolved.targets, masked=True)
 
     def _check_length(self, max_steps: int | None, max_epochs: int | None) -> None:
-        if max_steps is not None or max_epochs is not None:
+        given = max_steps is not None or max_epochs is not None
+        if given and not any(other.trains for other in self.fused_compressors[1:]):
             raise PruningError(
                 f"{type(self).__name__} does not train that long: call compress() without arguments"
             )
 
-    def _require_done(self) -> None:
-        """Refuse a training that was over before masks could be made."""
+    def _without_training(self) -> None:
+        self.generate_masks()
 
-    def _fold(self) -> None:
-        """Make what has been learned beside the weights part of them."""
-
-    def _state(self) -> dict[str, Any]:
-        return {}
-
-    def _set_state(self, state: Mapping[str, Any]) -> None:
-        """What :meth:`_state` gave."""
+    def _result(self) -> tuple[nn.Module, Masks]:
+        return self.bound_model, self.get_masks()
 
     # -- the pipeline ------------------------------------------------------------------------------
 
@@ -298,31 +229,16 @@ class Pruner:
             )
         return block_counts(shape, target.blocks(shape))
 
-    def _resolve(self, config_list: Sequence[Mapping[str, Any]], mode: str) -> Resolved:
-        if mode not in MODES:
-            raise PruningError(f"mode is one of {sorted(MODES)}, got {mode!r}")
-        resolved = parse(config_list, self.bound_model, granularity=self.granularity)
+    def _resolve(self, config_list: Sequence[Mapping[str, Any]]) -> Resolved:
+        if self._scope not in MODES:
+            raise PruningError(f"mode is one of {sorted(MODES)}, got {self._scope!r}")
+        resolved = super()._resolve(config_list)
         active = (target for target in resolved.targets if target.settings.active)
-        resolved = with_settings(resolved, {key_of(target): MODES[mode] for target in active})
+        resolved = with_settings(resolved, {key_of(target): MODES[self._scope] for target in active})
         if not resolved.automatic:
             return resolved
         args, kwargs = self.inputs("dependency groups are to be found in the model")
         return resolved.with_groups(self.bound_model, args, kwargs)
-
-    def inputs(self, reason: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword inputs to run the model with.
-
-        Raises:
-            PruningError: if neither the pruner nor the evaluator has any.
-        """
-        given = self.dummy_input
-        if given is None and self.evaluator is not None:
-            given = self.evaluator.get_dummy_input()
-        if given is None:
-            raise PruningError(
-                f"{reason}: give {type(self).__name__}(..., dummy_input=x) or an evaluator with one"
-            )
-        return dummy_inputs(given)
 
     def _see(self) -> None:
         """Run the model once if there are activations among the targets that nobody has seen."""
@@ -364,14 +280,6 @@ class Pruner:
             keep = aligned(target, self.counts(target), mask != 0, shape)
             own = keeps.get(key_of(target))
             self.sites.write_blocks(target, keep if own is None else keep & own.to(keep.device))
-
-    def _train(self, max_steps: int | None, max_epochs: int | None) -> None:
-        if self.evaluator is None:
-            raise PruningError(
-                f"{type(self).__name__} trains the model: give an evaluator, or call step() in your own loop"
-            )
-        with self.evaluator.compressing(self.bound_model, self.fused_compressors):
-            self.evaluator.train(max_steps=max_steps, max_epochs=max_epochs)
 
 
 def mean_over_processes(scores: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..._errors import PruningError
 from ..config import PruningSettings, Resolved
-from ._allocate import key_of, with_settings
+from ..sites import key_of
+from ._allocate import with_settings
 from ._collecting import CollectingPruner
 from ._driving import DrivingPruner
 from ._pruner import Masks, Pruner
@@ -115,7 +116,12 @@ class _ScheduledPruner(DrivingPruner):
                 f"{self.interval_steps} steps are: train for at least {need}"
             )
 
-    def _require_done(self) -> None:
+    @property
+    def needed_steps(self) -> int:
+        """See :meth:`Compressor.needed_steps`."""
+        return max(0, self.interval_steps * self.total_times - self.steps)
+
+    def _finished(self) -> None:
         need = self.interval_steps * self.total_times
         if self.steps < need:
             raise PruningError(

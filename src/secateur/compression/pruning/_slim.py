@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from ..._errors import PruningError
 from ...criteria import l1_norm
 from ..config import Target, TargetKind
-from ._allocate import key_of
-from ._blocks import block_rows, spread
+from ..sites import Sites, block_rows, key_of, spread
 from ._collecting import CollectingPruner
 from ._gates import Gates
-from ._sites import Sites
 
 if TYPE_CHECKING:
     from ..evaluators import Evaluator
@@ -134,6 +132,7 @@ class SlimPruner(CollectingPruner):
         return l1_norm(block_rows(value, target.blocks(tuple(value.shape))))
 
     def _fold(self) -> None:
+        super()._fold()
         if self._gates is None:
             return
         self._gates.remove()
@@ -145,9 +144,7 @@ class SlimPruner(CollectingPruner):
                     value.mul_(spread(factor.to(value), value.shape, target.blocks(tuple(value.shape))))
                     factor.fill_(1.0)
 
-    def wrap_model(self) -> None:
-        """See :meth:`Pruner.wrap_model`."""
-        super().wrap_model()
+    def _wrapped(self) -> None:
         if self._gates is not None:
             self._gates.put()
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..._errors import PruningError
 from ..config import Resolved, Target
-from ._allocate import Key, key_of, with_settings
+from ..sites import Key, key_of
+from ._allocate import with_settings
 from ._pruner import Pruner
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..._errors import PruningError
 from ..config import Target, TargetKind
-from ._allocate import Key, key_of
-from ._blocks import block_rows
+from ..sites import Key, block_rows, key_of
 from ._collecting import CollectingPruner
 from ._gates import Gates
 

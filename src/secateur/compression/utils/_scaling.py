@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..._errors import PruningError
-from ..pruning._blocks import block_counts, block_rows, spread
+from ..sites import block_counts, block_rows, spread
 
 
 class Scaling:

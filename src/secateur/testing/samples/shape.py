@@ -158,4 +158,5 @@ def paddings() -> None:
         aten._pad_enum(t(2, 3, 6), (2, 1), mode)
     aten._pad_circular(t(2, 3, 6), (2, 1))
     torch.as_strided(t(3, 4), (2, 3), (4, 1))
+    torch.as_strided(t(2, 6, 3), (2, 2, 4, 3), (18, 6, 3, 1))
     aten.as_strided_copy(t(3, 4), (3, 4), (4, 1))

@@ -1,0 +1,176 @@
+"""The models of ``fusion.py``: what is trained, on what, how it is cut, and what counts as good."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur
+
+
+@dataclass
+class Case:
+    """A trained model, and everything that a way of compressing it needs.
+
+    Attributes:
+        name: for the table.
+        quality_name: what ``quality`` is, in per cent.
+        model: the float original, in eval mode.
+        args: positional inputs at which latency is measured.
+        kwargs: keyword inputs.
+        batches: to train with, one after the other and again.
+        calibration: batches for recovery and for ranges.
+        test: batches on which the deployed model is compared with its simulation.
+        loss: the user's own, of an output and a batch.
+        quality: of a model, in per cent.
+        method: of distillation, on the model's output.
+        rate: learning rate at the start; it falls to nothing by a cosine.
+        steps: the budget of training.
+        ratio: the share of channels that is cut from every group.
+        frozen_norms: whether BatchNorm keeps its statistics in training, as suits few and unusual pictures.
+        ignored: modules that are not cut.
+    """
+
+    name: str
+    quality_name: str
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    batches: list[Any]
+    calibration: list[Any]
+    test: list[Any]
+    loss: Callable[[Any, Any], Tensor]
+    quality: Callable[[nn.Module], float]
+    method: str
+    rate: float
+    steps: int
+    ratio: float
+    frozen_norms: bool = False
+    ignored: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def cut(self) -> nn.Module:
+        """The model after the cut: channels that others can stand in for are gone; recovered."""
+        ir = secateur.PruningIR(self.model, ignore=self.ignored)
+        ir.create_snapshot("main", args=self.args, kwargs=self.kwargs)
+        with secateur.ReconstructionCriterion(ir) as collect:
+            for batch in self.calibration[:4]:
+                self.loss(collect(batch), batch).backward()
+        # Integer kernels work on 16 channels at a time.
+        labels = secateur.UniformLabelSelector(self.ratio, round_to=16).select(ir)
+        small = ir.prune(labels=labels, recover=self.calibration)
+        return small.model
+
+    def small(self) -> nn.Module:
+        """A copy of the cut model."""
+        return copy.deepcopy(self.cut)
+
+
+def digits(seed: int) -> Case:
+    """A residual network on scikit-learn's digits: half to train, half to test."""
+    import accuracy_digits as task
+
+    torch.manual_seed(seed)
+    learn, test = task.digits(seed)
+    model = task.DigitsNet(width=32)
+    task.train(model, learn, 30, 0.05, seed)
+    x = test[0]
+    return Case(
+        name="residual network, scikit-learn's digits",
+        quality_name="accuracy",
+        model=model.eval(),
+        args=(x[:32],),
+        kwargs={},
+        batches=task.batches(learn, 64, seed + 1),
+        calibration=task.batches(learn, 64, 0),
+        test=task.batches(test, 64, 0),
+        loss=lambda output, batch: F.cross_entropy(output, batch[1]),
+        quality=lambda model: task.accuracy(model, test),
+        method="kl",
+        rate=2e-3,
+        steps=84,
+        ratio=0.75,
+    )
+
+
+def photos(seed: int) -> Case:
+    """EfficientNet-Lite0; the left parts of photographs are for training, the right parts for the test."""
+    import accuracy_photos as task
+
+    torch.manual_seed(seed)
+    pictures = task.photographs()
+    shown, hidden = task.Photos().parts(pictures)
+    model = task.lite0()
+    learn, test = task.crops(shown, 512, seed), task.crops(hidden, 384, seed + 1000)
+    with torch.no_grad():
+        labels = torch.cat([model(x).argmax(1) for x in learn.split(64)])
+        wanted = torch.cat([model(x).log_softmax(1) for x in test.split(64)])
+    batches = list(zip(learn.split(32), labels.split(32), strict=True))
+    return Case(
+        name="EfficientNet-Lite0, photographs",
+        quality_name="top-1 agreement",
+        model=model,
+        args=(test[:1],),
+        kwargs={},
+        batches=batches,
+        calibration=batches[:8],
+        test=list(test.split(32)),
+        loss=lambda output, batch: F.cross_entropy(output, batch[1]),
+        quality=lambda model: task.compare(model, test, wanted)[0],
+        method="kl",
+        rate=1e-4,
+        steps=24,
+        ratio=0.45,
+        frozen_norms=True,
+    )
+
+
+def sentences(seed: int) -> Case:
+    """all-MiniLM-L6-v2 on sentences of Python's documentation; hidden layers are cut."""
+    import random
+
+    import accuracy_sentences as task
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(seed)
+    model = task.Embedder(task.folder()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(task.folder())
+    chosen = random.Random(seed).sample(task.sentences(), 512 + task.TEST)
+    length = {"padding": "max_length", "truncation": True, "max_length": task.LENGTH}
+
+    def tokens(part: list[str]) -> list[dict[str, Tensor]]:
+        made = tokenizer(part, return_tensors="pt", **length)
+        pairs = zip(made["input_ids"].split(32), made["attention_mask"].split(32), strict=True)
+        return [{"input_ids": ids, "attention_mask": mask} for ids, mask in pairs]
+
+    learn, test = tokens(chosen[: -task.TEST]), tokens(chosen[-task.TEST :])
+    with torch.no_grad():
+        taught = [{**batch, "embedding": model(**batch)} for batch in learn]
+        wanted = [model(**batch) for batch in test]
+    return Case(
+        name="all-MiniLM-L6-v2, sentences",
+        quality_name="cosine to the original, × 100",
+        model=model,
+        args=(),
+        kwargs={name: value[:1] for name, value in test[0].items()},
+        batches=taught,
+        calibration=taught[:8],
+        test=test,
+        loss=task.loss,
+        quality=lambda model: 100 * task.cosine(model, test, wanted),
+        method="cosine",
+        rate=1e-4,
+        steps=24,
+        ratio=0.5,
+        ignored=tuple(name for name, _ in model.named_modules() if name.endswith("attention.self")),
+    )
+
+
+CASES: dict[str, Callable[[int], Case]] = {"digits": digits, "photos": photos, "sentences": sentences}

@@ -1,0 +1,3 @@
+"""The command ``secateur``."""
+
+from ._main import main as main

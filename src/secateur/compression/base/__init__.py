@@ -1,0 +1,3 @@
+"""What pruners, quantisers and distillers share."""
+
+from ._compressor import Compressor as Compressor

@@ -1,0 +1,43 @@
+"""What has to be quantised for integer kernels, found in the graph."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from deployable import images, network
+from secateur._errors import DeploymentError
+from secateur.compression.pruning import L1NormPruner
+from secateur.deploy import int8_config_list
+
+
+def named(model: nn.Module) -> dict[str, list[str]]:
+    return {entry["target_names"][0]: entry["op_names"] for entry in int8_config_list(model, (images(2),))}
+
+
+def test_each_tensor_is_named_once_behind_what_is_fused() -> None:
+    found = named(network())
+    assert found["weight"] == ["stem", "block.eins", "block.drei", "head"]
+    # What the stem reads; the inner activation and the mean are seen only where layers read them.
+    assert found["_input_"] == ["stem", "block.drei", "head"]
+    # Behind the activation of the stem, behind BatchNorm before the sum, and the sum behind its activation.
+    assert found["_output_"] == ["act", "block.vier", "block"]
+
+
+def test_activations_in_place_are_seen_behind_the_activation() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3))
+    assert named(model)["_output_"] == ["1", "2"]
+
+
+def test_linear_layers_need_their_inputs_only() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 2))
+    assert named(model) == {"weight": ["1", "3"], "_input_": ["0"], "_output_": ["2"]}
+
+
+def test_a_model_that_is_masked_already_is_refused() -> None:
+    model = network()
+    pruner = L1NormPruner(model, [{"op_names": ["stem"], "sparse_ratio": 0.5}])
+    with pytest.raises(DeploymentError, match=r"simulated on 'stem'.*before any compressor"):
+        named(model)
+    pruner.unwrap_model()
+    assert named(model) == named(network())
