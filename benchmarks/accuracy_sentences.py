@@ -81,13 +81,15 @@ class Sentences(Task):
             return [{"input_ids": ids, "attention_mask": mask} for ids, mask in parts]
 
         learn, test = tokens(chosen[:CALIBRATION]), tokens(chosen[CALIBRATION:])
+        shortest = int(learn[0]["attention_mask"].sum(1).argmin())
         with torch.no_grad():
             taught = [{**sample, "embedding": model(**sample)} for sample in learn]
             wanted = [model(**sample) for sample in test]
         return Case(
             model=model,
             args=(),
-            kwargs={name: value[:1] for name, value in learn[0].items()},
+            # A sentence with padding: for one that fills its row the model takes the path without a mask.
+            kwargs={name: value[shortest : shortest + 1] for name, value in learn[0].items()},
             samples=taught,
             loss=loss,
             evaluate=lambda model: (cosine(model, test, wanted),),
