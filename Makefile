@@ -58,7 +58,7 @@ test-slow: $(STAMPS)/extra-test ## the tests marked slow
 
 .PHONY: fuzz
 fuzz: $(STAMPS)/extra-test ## random networks, many examples
-	$(PYTEST) -m fuzz --hypothesis-profile=fuzz $(ARGS)
+	$(PYTEST) -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=3600 $(ARGS)
 
 # Strict on purpose: no doctest found (exit status 5 of pytest) is a failure.
 .PHONY: doctest
