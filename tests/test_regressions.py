@@ -15,6 +15,19 @@ from strategies import Recipe
 from test_random_networks import check_network
 
 CASES: dict[str, tuple[Recipe, int]] = {
+    "literal of a view that grew back in the trial": (
+        Recipe("image", 2, [
+            ("Functional", {"out": 6, "groups": 1, "how": "plain"}),
+            ("Residual", {"inside": [
+                ("ConvNorm", {
+                    "out": 2, "kernel": 1, "groups": 1, "bias": False, "norm": "batch", "act": "relu",
+                    "order": "cna",
+                }),
+                ("Shared", {"groups": 1, "separate_norms": False}),
+            ], "write": "plain", "project": True, "after": "none"}),
+            ("Gated", {"out": 3, "how": "maxout", "act": "relu"}),
+        ]), 0,
+    ),
     "hidden axis of an LSTM torn from its gates": (
         Recipe("sequence", 8, [("Recurrent", {
             "hidden": 2, "cell": "lstm", "layers": 1, "bidirectional": False, "bias": True, "use": "all",

@@ -8,7 +8,7 @@ Nothing of the model is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from ._code import (
     Following,
     Shares,
     attention_only,
+    balanced_cut,
     explain,
     progress,
     trial_cut,
@@ -36,18 +37,50 @@ TRIALS = (uneven, attention_only)
 
 
 def follow(code: Followed) -> Following:
-    """Find how the code can follow a cut of every group, and the groups that it cannot follow.
+    """Find how the code can follow a cut of every group, and the groups that it cannot follow."""
+    groups, blocked = list(code.structure.groups), list[tuple[Leaf, str]]()
+    while True:
+        following = Following(dict(code.layer_bindings))
+        left = _follow_trials(code, groups, following)
+        failed = _untried(code, left, following)
+        if not failed:
+            break
+        # Relations in which these groups grew back say nothing without them: begin anew.
+        blocked += failed
+        gone = {axis for axis, _ in failed}
+        groups = [group for group in groups if group.axis not in gone]
+    following.blocked += blocked
+    following.blocked += _fixed_by_relations(code, left, following)
+    return following
+
+
+def _follow_trials(code: Followed, groups: list[Group], following: Following) -> list[Group]:
+    """Make the code follow every trial; returns the groups that it can follow.
 
     First all groups lose the same share, which finds most; the other trials find sizes that the code takes
     to be equal, and that were so by chance.
     """
-    following = Following(dict(code.layer_bindings))
-    groups = list(code.structure.groups)
-    trials = TRIALS if code.writes_sizes else TRIALS[:1]
-    for shares in trials if any(group.role for group in groups) else trials[:1]:
+    for shares in _trials(code):
         groups = _follow_trial(code, groups, following, shares)
-    following.blocked += _fixed_by_relations(code, groups, following)
-    return following
+    return groups
+
+
+def _trials(code: Followed) -> Sequence[Shares]:
+    roles = any(group.role for group in code.structure.groups)
+    return TRIALS if code.writes_sizes and roles else TRIALS[:1]
+
+
+def _untried(code: Followed, groups: list[Group], following: Following) -> list[tuple[Leaf, str]]:
+    """Groups that grew back in every trial, for the sake of a relation, and that the code cannot follow."""
+    cuts = [trial_cut(code, groups, following, shares) for shares in _trials(code)]
+    tried = {axis for keep in cuts for axis, positions in keep.items() if len(positions) < axis.size}
+    untried = [group for group in groups if group.size > 1 and group.axis not in tried]
+    if not untried:
+        return []
+    keep = balanced_cut(code, following, {group.axis: 1 for group in groups})
+    found = code.replay(keep, following.bindings.values())
+    cut = [group for group in untried if len(keep[group.axis]) < group.size]
+    return [] if found.clean else [(group.axis, explain(found)) for group in _involved(code, cut, found)]
 
 
 def _fixed_by_relations(code: Followed, groups: list[Group], following: Following) -> list[tuple[Leaf, str]]:
