@@ -130,7 +130,7 @@ CASES: dict[str, tuple[Recipe, int]] = {
 # What fails still, and why.
 OPEN: dict[str, str] = {
     "one size for what goes in and what comes out": (
-        "code reshapes to the shape of its input; as many positions of both stay in every trial, so that a cut in "
+        "code reshapes to the shape of its input; as many positions of both stay in every trial, so a cut in "
         "which they differ is refused when it is asked for"
     ),
 }
