@@ -19,41 +19,35 @@ IMAGE = (2, 3, 8, 8)
 SEQUENCE = (2, 6, 5)
 
 
-class Image(nn.Module):
-    """A stem, what ``middle`` makes of its features, and a head that takes its means."""
+Middle = Callable[[Any, torch.Tensor], torch.Tensor]
 
-    def __init__(
-        self,
-        middle: Callable[[Any, torch.Tensor], torch.Tensor],
-        made: int,
-        width: int = 8,
-        **parts: nn.Module,
-    ) -> None:
+
+class _Network(nn.Module):
+    """A stem, what ``middle`` makes of its features, and a head."""
+
+    def __init__(self, stem: nn.Module, middle: Middle, made: int, parts: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.stem = stem
         self.parts = nn.ModuleDict(parts)
         self.head = nn.Linear(made, 4)
         self._middle = middle
+
+
+class Image(_Network):
+    """Of images, with a head that takes the means of the features."""
+
+    def __init__(self, middle: Middle, made: int, width: int = 8, **parts: nn.Module) -> None:
+        super().__init__(nn.Conv2d(3, width, 3, padding=1), middle, made, parts)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self._middle(self.parts, F.relu(self.stem(x))).mean((2, 3)))
 
 
-class Sequence(nn.Module):
+class Sequence(_Network):
     """The same for sequences."""
 
-    def __init__(
-        self,
-        middle: Callable[[Any, torch.Tensor], torch.Tensor],
-        made: int,
-        width: int = 8,
-        **parts: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.stem = nn.Linear(5, width)
-        self.parts = nn.ModuleDict(parts)
-        self.head = nn.Linear(made, 4)
-        self._middle = middle
+    def __init__(self, middle: Middle, made: int, width: int = 8, **parts: nn.Module) -> None:
+        super().__init__(nn.Linear(5, width), middle, made, parts)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self._middle(self.parts, self.stem(x)))

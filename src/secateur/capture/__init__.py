@@ -20,6 +20,7 @@ from ._operators import is_composite as is_composite
 from ._operators import is_inplace_view as is_inplace_view
 from ._pytree import map_tensors as map_tensors
 from ._pytree import named_tensors as named_tensors
+from ._pytree import tensors_in as tensors_in
 from ._recorder import Detail as Detail
 from ._recorder import ModuleCall as ModuleCall
 from ._recorder import Recorder as Recorder

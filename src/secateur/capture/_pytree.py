@@ -33,6 +33,21 @@ def named_tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor
             yield from named_tensors(getattr(tree, field.name, None), f"{path}.{field.name}")
 
 
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """Every tensor among the arguments or results of an operator, in order.
+
+    >>> len(list(tensors_in((torch.ones(1), 2, {"out": [torch.ones(2)]}))))
+    2
+    """
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from tensors_in(item)
+    elif isinstance(tree, dict):
+        yield from tensors_in(tuple(tree.values()))
+
+
 def map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """A copy of ``tree`` with every tensor that :func:`named_tensors` would list changed."""
     if isinstance(tree, torch.Tensor):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from ._ghost import Ghost, NeedsValues, ghost_of
 from ._graph import map_tree
 from ._operators import writes_operands
+from ._pytree import tensors_in
 
 
 class Shapes:
@@ -39,7 +39,7 @@ class Shapes:
             return map_tree(self._results[key], Ghost, ghost_of)
         result = _run_on_meta(func, args, kwargs, tensors)
         given = set(map(id, tensors))
-        if given.isdisjoint(id(tensor) for tensor in _tensors(result)):
+        if given.isdisjoint(id(tensor) for tensor in tensors_in(result)):
             self._results[key] = map_tree(result, Ghost, ghost_of)
         return result
 
@@ -116,14 +116,6 @@ def _run_on_meta(
 
     inputs = map_tree(map_tree((args, kwargs), torch.device, moved), torch.Tensor, to_meta)
     result = func(*inputs[0], **inputs[1])
-    if result is not None and not any(True for _ in _tensors(result)):
+    if result is not None and not any(True for _ in tensors_in(result)):
         raise NeedsValues(f"{func} reads the values of a tensor, and a ghost has none")
     return map_tree(result, torch.Tensor, named)
-
-
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)

@@ -7,13 +7,12 @@ what was recorded, so that both values are known where such a tensor meets the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..capture import Ghost, Graph, Node, Ref, map_tree
+from ..capture import Ghost, Graph, Node, Ref, map_tree, tensors_in
 
 FEW = 16
 NOT_FOLLOWED = object()
@@ -35,7 +34,7 @@ class OwnTensors:
         """What a call gives that reads the code's own tensors alone, else ``NOT_FOLLOWED``."""
         if not node.inputs or not isinstance(node.op, torch._ops.OpOverload):
             return NOT_FOLLOWED
-        if any(type(tensor) is Ghost or tensor.numel() > FEW for tensor in _tensors((args, kwargs))):
+        if any(type(tensor) is Ghost or tensor.numel() > FEW for tensor in tensors_in((args, kwargs))):
             return NOT_FOLLOWED
         if torch.Tag.nondeterministic_seeded in node.op.tags or not all(map(self._knows, node.inputs)):
             return NOT_FOLLOWED
@@ -44,10 +43,10 @@ class OwnTensors:
             recorded = node.op(
                 *map_tree(node.args, Ref, self._value), **map_tree(node.kwargs, Ref, self._value)
             )
-        made = list(_tensors(result))
+        made = list(tensors_in(result))
         if any(tensor.numel() > FEW for tensor in made):
             return NOT_FOLLOWED
-        for tensor, before, id_ in zip(made, _tensors(recorded), node.outputs, strict=True):
+        for tensor, before, id_ in zip(made, tensors_in(recorded), node.outputs, strict=True):
             self._ids[id(tensor)] = tensor, id_
             self._recorded[id_] = before
         return result
@@ -75,13 +74,3 @@ class OwnTensors:
 
 def _has_no_values(tensor: torch.Tensor) -> bool:
     return type(tensor) is Ghost or tensor.device.type == "meta" or tensor.numel() > FEW
-
-
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        yield from _tensors(tuple(tree.values()))
