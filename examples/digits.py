@@ -234,10 +234,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tuning", type=int, default=5, help="epochs of fine-tuning")
     parser.add_argument("--width", type=int, default=64, help="channels of the first layers")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    images = options.images or options.out
+    for folder in (options.out, images):
+        folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # the same numbers everywhere, also where others are at work
     rows = run(options.out, options.epochs, options.tuning, options.width)
-    text, images = table(rows), options.images or options.out
+    text = table(rows)
     (images / "digits.md").write_text(text + "\n", encoding="utf-8")
     draw(rows, images / "digits.svg")
     print(f"\n{text}\n\nThe picture is in {images / 'digits.svg'}")
