@@ -127,22 +127,8 @@ CASES: dict[str, tuple[Recipe, int]] = {
     ),
 }  # fmt: skip
 
-# What fails still, and why.
-OPEN: dict[str, str] = {
-    "one size for what goes in and what comes out": (
-        "code reshapes to the shape of its input; as many positions of both stay in every trial, so a cut in "
-        "which they differ is refused when it is asked for"
-    ),
-}
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name]) if name in OPEN else ())
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_random_network_that_failed_once(name: str) -> None:
     check_network(*CASES[name])
 

@@ -47,7 +47,7 @@ class Settings:
         )  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class Snapshot:
     """A model at one set of inputs. Recording and analysis happen when they are first asked for.
 
@@ -65,6 +65,10 @@ class Snapshot:
     settings: Settings = field(default_factory=Settings)
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        scored = "with scores" if self.scores else "without scores"
+        return f"Snapshot({self.name!r}, {type(self.model).__name__}, {scored})"
 
     @cached_property
     def graph(self) -> Graph:

@@ -127,6 +127,18 @@ def test_as_many_experts_stay_as_a_token_takes() -> None:
     assert again.report is not None and len(again.report.zeroed) == 1
 
 
+def test_the_report_says_that_choices_among_fewer_experts_are_not_imposed() -> None:
+    ir = snapshot_of(Routed("index").double(), (torch.randn(9, 5, dtype=torch.float64),))
+    other = [group for group in ir.groups() if group.role != "experts"]
+    where = {}
+    for cut, groups in (("experts", routed(ir)), ("widths", other)):
+        report = ir.prune(labels=random_labels(groups, 0)).report
+        assert report is not None and report.verification is not None
+        where[cut] = report.verification.at
+    assert where["widths"].endswith("choices imposed (topk)")
+    assert where["experts"].endswith("(topk) up to the first among another number of positions")
+
+
 def test_entries_of_a_codebook() -> None:
     small = check_exclusion(Codebook().double(), lambda group: group.labels[::2])
     assert small.entries.shape == (3, 8)

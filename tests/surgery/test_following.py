@@ -110,7 +110,7 @@ def replays_of(depth: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_what_one_layer_taught_is_foreseen_for_all_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends in the first layer of a stack was repeated for each layer."""
-    assert replays_of(6, monkeypatch) == replays_of(2, monkeypatch)
+    assert replays_of(12, monkeypatch) == replays_of(6, monkeypatch)
 
 
 class Written(nn.Module):

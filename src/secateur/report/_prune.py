@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..verification import Verification
 
 
-@dataclass
+@dataclass(repr=False)
 class PruneReport:
     """What a cut did to a model. Printing it gives tables.
 
@@ -57,6 +57,10 @@ class PruneReport:
     def inexact(self) -> dict[str, list[str]]:
         """Groups that were cut though they are not exact, with the reasons."""
         return {group.name: group.reasons for group, removed in self.groups if removed and group.reasons}
+
+    def __repr__(self) -> str:
+        checked = "not verified" if self.verification is None else f"{self.verification}"
+        return f"PruneReport(parameters {_share(self.parameters)}, MACs {_share(self.macs)}, {checked})"
 
     def __str__(self) -> str:
         rows: list[list[Any]] = [

@@ -236,30 +236,11 @@ def unfoldable(code: Followed) -> list[tuple[Dim, str]]:
     ]
 
 
-Shares = Callable[[Group, int], float]
-"""Share of a group that stays in a trial, by the group and its number."""
-
-
-def alike(group: Group, number: int) -> float:
-    """The same share of every group stays: no half, since twos are common in code."""
-    return 0.625
-
-
-def uneven(group: Group, number: int) -> float:
-    """Another share of every group stays, so that sizes that were equal by chance no longer are."""
-    return 0.3 + 0.4 * (number * 0.618034 % 1)
-
-
-def attention_only(group: Group, number: int) -> float:
-    """Only heads and features of attention are cut."""
-    return uneven(group, number) if group.role else 1.0
-
-
 def trial_cut(
-    code: Followed, groups: Iterable[Group], following: Following, shares: Shares
+    code: Followed, groups: Iterable[Group], following: Following, sizes: Mapping[Leaf, int]
 ) -> dict[Leaf, Positions]:
-    """Keep sets at ``shares`` of every group, as far as balances allow."""
-    wanted = {g.axis: max(1, round(g.size * shares(g, n))) for n, g in enumerate(groups)}
+    """Keep sets of ``groups`` at ``sizes``, as far as balances allow; what has no size there stays whole."""
+    wanted = {group.axis: sizes.get(group.axis, group.size) for group in groups}
     wanted = {axis: size for axis, size in wanted.items() if size < axis.size}
     return balanced_cut(code, following, wanted)
 

@@ -8,7 +8,7 @@ Nothing of the model is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -17,23 +17,18 @@ from ..capture import Node
 from ._code import (
     Followed,
     Following,
-    Shares,
-    attention_only,
     balanced_cut,
     explain,
     progress,
     trial_cut,
-    uneven,
 )
 from ._constants import Binding, Place
 from ._relations import relate
 from ._replay import Mismatch, Replayed
+from ._trials import Sizes, trials
 
 ROUNDS = 12
 MOST_GUESSES = 8
-
-
-TRIALS = (uneven, attention_only)
 
 
 def follow(code: Followed) -> Following:
@@ -57,22 +52,21 @@ def follow(code: Followed) -> Following:
 def _follow_trials(code: Followed, groups: list[Group], following: Following) -> list[Group]:
     """Make the code follow every trial; returns the groups that it can follow.
 
-    First all groups lose the same share, which finds most; the other trials find sizes that the code takes
-    to be equal, and that were so by chance.
+    The first finds most; the others find sizes that the code takes to be equal, and that were so by chance.
     """
-    for shares in _trials(code):
-        groups = _follow_trial(code, groups, following, shares)
+    for sizes in _trials(code):
+        groups = _follow_trial(code, groups, following, sizes)
     return groups
 
 
-def _trials(code: Followed) -> Sequence[Shares]:
-    roles = any(group.role for group in code.structure.groups)
-    return TRIALS if code.writes_sizes and roles else TRIALS[:1]
+def _trials(code: Followed) -> list[Sizes]:
+    made = trials(code.structure.groups)
+    return made if code.writes_sizes else made[:1]
 
 
 def _untried(code: Followed, groups: list[Group], following: Following) -> list[tuple[Leaf, str]]:
     """Groups that grew back in every trial, for the sake of a relation, and that the code cannot follow."""
-    cuts = [trial_cut(code, groups, following, shares) for shares in _trials(code)]
+    cuts = [trial_cut(code, groups, following, sizes) for sizes in _trials(code)]
     tried = {axis for keep in cuts for axis, positions in keep.items() if len(positions) < axis.size}
     untried = [group for group in groups if group.size > 1 and group.axis not in tried]
     if not untried:
@@ -96,51 +90,52 @@ def _fixed_by_relations(code: Followed, groups: list[Group], following: Followin
 def follow_sizes(code: Followed, following: Following, sizes: Mapping[Leaf, int]) -> Replayed:
     """Make the code follow one very cut, as far as bindings and relations can; nothing is pinned."""
 
-    def shares(group: Group, number: int) -> float:
-        return sizes.get(group.axis, group.size) / group.size
-
     groups = list(code.structure.groups)
     # What the trials bound may have fitted by chance, with small sizes: then begin anew.
     anew = Following(dict(code.layer_bindings), list(following.relations))
     found = Replayed()
     for attempt in (following, anew):
-        found = _follow_very(code, groups, attempt, shares)
+        found = _follow_very(code, groups, attempt, sizes)
         if found.clean:
             following.bindings, following.relations = attempt.bindings, attempt.relations
             break
     return found
 
 
-def _follow_very(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
-    found = _bind(code, groups, following, shares)
+def _follow_very(
+    code: Followed, groups: list[Group], following: Following, sizes: Mapping[Leaf, int]
+) -> Replayed:
+    found = _bind(code, groups, following, sizes)
     for _ in range(ROUNDS):
-        related = None if found.clean else relate(code, groups, found, following, shares)
+        related = None if found.clean else relate(code, groups, found, following, sizes)
         if related is None:
             break
-        found = related if related.clean else _bind(code, groups, following, shares)
+        found = related if related.clean else _bind(code, groups, following, sizes)
     return found
 
 
-def _follow_trial(code: Followed, groups: list[Group], following: Following, shares: Shares) -> list[Group]:
+def _follow_trial(
+    code: Followed, groups: list[Group], following: Following, sizes: Mapping[Leaf, int]
+) -> list[Group]:
     """Make the code follow one cut; returns the groups that it can follow."""
     while groups:
-        found = _bind(code, groups, following, shares)
+        found = _bind(code, groups, following, sizes)
         if found.clean:
             break
-        related = relate(code, groups, found, following, shares)
+        related = relate(code, groups, found, following, sizes)
         if related is not None and related.clean:
             break
         if related is None:
-            blamed = _blame(code, groups, found, following, shares)
+            blamed = _blame(code, groups, found, following, sizes)
             following.blocked += blamed
             gone = {axis for axis, _ in blamed}
             groups = [group for group in groups if group.axis not in gone]
     return groups
 
 
-def _bind(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
+def _bind(code: Followed, groups: list[Group], following: Following, sizes: Mapping[Leaf, int]) -> Replayed:
     """Bind attributes until the code follows a cut of ``groups``, or nothing more fits."""
-    keep = trial_cut(code, groups, following, shares)
+    keep = trial_cut(code, groups, following, sizes)
     found = code.replay(keep, following.bindings.values())
     for _ in range(ROUNDS):
         if found.clean:
@@ -152,7 +147,7 @@ def _bind(code: Followed, groups: list[Group], following: Following, shares: Sha
         found = better
         if len(following.relations) > relations and not found.clean:
             # Two dimensions share a number now: the same cut, with both alike.
-            keep = trial_cut(code, groups, following, shares)
+            keep = trial_cut(code, groups, following, sizes)
             found = code.replay(keep, following.bindings.values())
     return found
 
@@ -218,29 +213,31 @@ def _bound(
 
 
 def _blame(
-    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares
+    code: Followed, groups: list[Group], found: Replayed, following: Following, sizes: Mapping[Leaf, int]
 ) -> list[tuple[Leaf, str]]:
     """The groups that cannot be followed, found guilty by a replay of their own."""
     suspects = _suspects(code, groups, found)
     guilty: list[tuple[Leaf, str]] = []
-    results = [(wave, _alone(code, wave, following, shares)) for wave in suspects]
+    results = [(wave, _alone(code, wave, following, sizes)) for wave in suspects]
     if any(result.error is not None for _, result in results):
         # These ended the run. Of the others a relation may be found once it gets as far.
         results = [(wave, result) for wave, result in results if result.error is not None]
-    elif found.error is not None and len(culprits := _ending(code, groups, following, shares)) == 1:
+    elif found.error is not None and len(culprits := _ending(code, groups, following, sizes)) == 1:
         return [(culprits[0].axis, explain(Replayed(error=found.error)))]
     for wave, result in results:
         if not result.clean:
             involved = _involved(code, wave, result)
             guilty += [(group.axis, explain(result)) for group in involved or wave]
-    return guilty or _least_to_leave(code, groups, found, following, shares, suspects)
+    return guilty or _least_to_leave(code, groups, found, following, sizes, suspects)
 
 
-def _ending(code: Followed, groups: list[Group], following: Following, shares: Shares) -> list[Group]:
+def _ending(
+    code: Followed, groups: list[Group], following: Following, sizes: Mapping[Leaf, int]
+) -> list[Group]:
     """The fewest of ``groups`` found by halving whose cut alone still ends the run."""
     while len(groups) > 1:
         for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-            keep = trial_cut(code, part, following, shares)
+            keep = trial_cut(code, part, following, sizes)
             if code.replay(keep, following.bindings.values()).error is not None:
                 groups = part
                 break
@@ -254,21 +251,21 @@ def _least_to_leave(
     groups: list[Group],
     found: Replayed,
     following: Following,
-    shares: Shares,
+    sizes: Mapping[Leaf, int],
     suspects: list[list[Group]],
 ) -> list[tuple[Leaf, str]]:
     """Where each group alone is followed, and together they are not: the wave without which they are."""
     for wave in suspects:
         rest = [group for group in groups if group not in wave]
-        result = _alone(code, rest, following, shares)
+        result = _alone(code, rest, following, sizes)
         if result.clean or progress(result, found):
             return [(group.axis, explain(found)) for group in wave]
     return [(group.axis, explain(found)) for group in suspects[0]]
 
 
-def _alone(code: Followed, groups: list[Group], following: Following, shares: Shares) -> Replayed:
+def _alone(code: Followed, groups: list[Group], following: Following, sizes: Mapping[Leaf, int]) -> Replayed:
     trial = Following(dict(following.bindings), list(following.relations))
-    return _bind(code, groups, trial, shares)
+    return _bind(code, groups, trial, sizes)
 
 
 def _suspects(code: Followed, groups: list[Group], found: Replayed) -> list[list[Group]]:

@@ -67,7 +67,7 @@ class Refit:
     settings: Mapping[str, Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """What a cut will do. Printing it gives a table.
 
@@ -85,6 +85,10 @@ class Plan:
     refits: list[Refit] = field(default_factory=list)
     zeroed: list[Label] = field(default_factory=list)
     removed: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        changes = f"{len(self.tensors)} tensors, {len(self.attributes)} attributes"
+        return f"Plan({changes}, {sum(self.removed.values())} labels of {len(self.removed)} groups)"
 
     def __str__(self) -> str:
         table = Table("what", "before", "after")

@@ -7,25 +7,25 @@ the same size near the call that went wrong, and see whether it goes right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from ..axes import Dim, Group, Keep, Leaf, kept_size
-from ._code import Followed, Following, Shares, progress, trial_cut
+from ._code import Followed, Following, progress, trial_cut
 from ._nearby import dims_inside
 from ._replay import Mismatch, Replayed
 
 
 def relate(
-    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares
+    code: Followed, groups: list[Group], found: Replayed, following: Following, sizes: Mapping[Leaf, int]
 ) -> Replayed | None:
     """Find dimensions that the code takes to be equal: the replay that balancing them improves."""
-    before = trial_cut(code, groups, following, shares)
-    trials = _cuts(code, groups, following, shares, _equal_dims(code, groups, found, before))
+    before = trial_cut(code, groups, following, sizes)
+    trials = _cuts(code, groups, following, sizes, _equal_dims(code, groups, found, before))
     # What goes right since an axis is whole again says little about sizes: that comes last.
     trials.sort(key=lambda trial: len(_cut(before) - _cut(trial[1])))
-    for dims, keep in chain(trials, _guesses(code, groups, found, following, shares, before)):
+    for dims, keep in chain(trials, _guesses(code, groups, found, following, sizes, before)):
         for bindings in (following.bindings, *following.neutral[:2]):
             result = code.replay(keep, bindings.values())
             if progress(result, found):
@@ -36,12 +36,17 @@ def relate(
 
 
 def _guesses(
-    code: Followed, groups: list[Group], found: Replayed, following: Following, shares: Shares, before: Keep
+    code: Followed,
+    groups: list[Group],
+    found: Replayed,
+    following: Following,
+    sizes: Mapping[Leaf, int],
+    before: Keep,
 ) -> Iterator[tuple[list[tuple[Dim, ...]], Keep]]:
     """Relations that code which ended the run may have been about, each with a cut as large as before."""
     if found.error is not None:
         dims = code.complaint(found, set(before)).equal_dims()
-        for trial in _cuts(code, groups, following, shares, dims):
+        for trial in _cuts(code, groups, following, sizes, dims):
             if _cut(before) <= _cut(trial[1]):
                 yield trial
 
@@ -50,14 +55,14 @@ def _cuts(
     code: Followed,
     groups: list[Group],
     following: Following,
-    shares: Shares,
+    sizes: Mapping[Leaf, int],
     candidates: Iterable[list[tuple[Dim, ...]]],
 ) -> list[tuple[list[tuple[Dim, ...]], Keep]]:
     """Each candidate with the cut that it makes of the trial."""
     cuts = []
     for dims in filter(None, candidates):
         related = Following(relations=[*following.relations, *dims])
-        cuts.append((dims, trial_cut(code, groups, related, shares)))
+        cuts.append((dims, trial_cut(code, groups, related, sizes)))
     return cuts
 
 

@@ -71,12 +71,19 @@ def _choosing(graph: Graph) -> Iterator[str]:
 
 
 class Decisions(TorchDispatchMode):
-    """Records what is chosen in a run, or imposes what was chosen in an earlier one."""
+    """Records what is chosen in a run, or imposes what was chosen in an earlier one.
+
+    Attributes:
+        taken: the choices, in order.
+        flipped: how many were others than this run would have taken.
+        free: whether some were left to this run, since it chooses among another number of positions.
+    """
 
     def __init__(self, imposed: list[Choice] | None = None) -> None:
         super().__init__()
         self.taken: list[Choice] = []
         self.flipped = 0
+        self.free = False
         self._imposed = imposed
 
     def __torch_dispatch__(
@@ -93,6 +100,7 @@ class Decisions(TorchDispatchMode):
             return result
         if len(self.taken) < len(self._imposed) and self._imposed[len(self.taken)].among != among:
             self._imposed = self._imposed[: len(self.taken)]
+            self.free = True
         imposed = len(self.taken) < len(self._imposed)
         wanted = self._imposed[len(self.taken)].positions if imposed else choice
         self.taken.append(Choice(wanted, among))

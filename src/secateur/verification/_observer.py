@@ -32,6 +32,7 @@ class Observer:
         self._draws = draws
         self._outputs: list[Any] = []
         self._decisions: list[list[Choice]] = []
+        self._free = False
 
     def reference(self, model: nn.Module) -> None:
         """Run the reference on every draw and keep what it puts out and decides."""
@@ -69,13 +70,15 @@ class Observer:
             return
         with Decisions(imposed) as decisions:
             yield decisions
+        self._free |= decisions.free
 
     def _where(self) -> str:
         names = {name for snapshot in self._snapshots for name in takes_decisions(snapshot.graph)}
         if not names:
             return "the model's outputs"
         chosen = ", ".join(sorted(names))
-        return f"the model's outputs, with the masked model's choices imposed ({chosen})"
+        where = f"the model's outputs, with the masked model's choices imposed ({chosen})"
+        return f"{where} up to the first among another number of positions" if self._free else where
 
     def _inputs(self) -> Generator[tuple[Recorded, tuple[tuple[Any, ...], dict[str, Any]]]]:
         for snapshot in self._snapshots:
