@@ -73,3 +73,11 @@ def test_random_image_networks(recipe: Recipe, seed: int) -> None:
 @given(networks("sequence"), SEEDS)
 def test_random_sequence_networks(recipe: Recipe, seed: int) -> None:
     check(recipe, seed)
+
+
+@pytest.mark.parametrize(("recipe", "seed"), [
+    # A square weight that is read twice: what is zero on the side that is summed was taken for a zero result.
+    (Recipe("sequence", 2, [("Turned", {"out": 6, "how": "t"})]), 0),
+])  # fmt: skip
+def test_random_masks_that_failed_once(recipe: Recipe, seed: int) -> None:
+    check(recipe, seed)

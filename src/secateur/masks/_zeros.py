@@ -42,8 +42,11 @@ class ZerosByFlow:
             return
         dims = [dim for id_ in node.outputs for dim in self._analysis.dims_of(id_)]
         axes = dict.fromkeys(axis for dim in dims for axis, _, _ in self._addresses.of(dim))
+        # A square weight has one axis on both sides: a zero that is summed over says nothing of the result there.
+        resolve = self._analysis.algebra.resolve
+        summed = {axis for total in operator.sums for axis, _, _ in self._addresses.of(resolve(total.dim))}
         operands = list(dict.fromkeys(node.inputs))
-        for axis in axes:
+        for axis in (axis for axis in axes if axis not in summed):
             given = {id_: self.labels(id_, axis) for id_ in operands}
             carried = {id_: vector for id_, vector in given.items() if vector is not None}
             if not any(bool(vector.any()) for vector in carried.values()):
