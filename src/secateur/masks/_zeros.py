@@ -42,7 +42,7 @@ class ZerosByFlow:
             return
         dims = [dim for id_ in node.outputs for dim in self._analysis.dims_of(id_)]
         axes = dict.fromkeys(axis for dim in dims for axis, _, _ in self._addresses.of(dim))
-        # A square weight has one axis on both sides: a zero that is summed over says nothing of the result there.
+        # A square weight has one axis on both sides: zeros that are summed over say nothing of the result.
         resolve = self._analysis.algebra.resolve
         summed = {axis for total in operator.sums for axis, _, _ in self._addresses.of(resolve(total.dim))}
         operands = list(dict.fromkeys(node.inputs))
