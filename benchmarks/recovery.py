@@ -5,9 +5,9 @@
 
 Tasks: ``digits`` (a residual network on scikit-learn's digits), ``photos`` (EfficientNet-Lite0 with its
 ImageNet weights; half of the photographs are for calibration, the others for the test), ``sentences``
-(all-MiniLM-L6-v2), ``pitch`` (CREPE's full model, cut to the MACs of its authors' tiny one) and ``cost``
-(ResNet-50 with 1,024 images: time and memory). What a task printed is kept in a folder, and measured again
-only if the task is named.
+(all-MiniLM-L6-v2), ``pitch`` (CREPE's full model, cut to the MACs and to the latency of its authors' tiny
+one) and ``cost`` (ResNet-50 with 1,024 images: time and memory). What a task
+printed is kept in a folder, and measured again only if the task is named.
 
 Labels are chosen by ``ReconstructionCriterion`` and ``KnapsackLabelSelector`` on MACs. Columns: the cut
 alone; with the statistics of BatchNorm estimated again; recovered; and both fine-tuned with the same

@@ -14,9 +14,9 @@ import torch
 from accuracy_case import Case, Metric
 from accuracy_photos import Photos, compare, crops, lite0, photographs
 from skimage import io
-from torch.nn import functional as F
 
 from secateur import recalibrate_batchnorm
+from secateur.criteria import drawn_cross_entropy
 
 BATCHES, BATCH, TEST = 6, 32, 96
 
@@ -63,16 +63,17 @@ class WholePhotos(Photos):
             for a, b in zip(halves(photographs(), seed), halves(imagenet_photographs(), seed), strict=True)
         )
         model, test = lite0(), crops(hidden, TEST, seed + 1000)
+        draws = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             wanted = torch.cat([model(x).log_softmax(1) for x in test.split(32)])
-            taught = [(x, model(x).softmax(1)) for x in calibration_batches(shown, seed)]
+        samples = calibration_batches(shown, seed)
         return Case(
             model=model,
             args=(test[:1],),
             kwargs={},
-            samples=taught,
-            loss=lambda output, sample: F.cross_entropy(output, sample[1]),
+            samples=samples,
+            loss=lambda output, sample: drawn_cross_entropy(output, draws),
             evaluate=lambda model: compare(model, test, wanted),
             tune=lambda model, rate: None,
-            settle=lambda model: recalibrate_batchnorm(model, taught),
+            settle=lambda model: recalibrate_batchnorm(model, samples),
         )

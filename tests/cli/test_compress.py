@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from secateur.cli._commands import secateur
@@ -41,3 +44,12 @@ def test_a_missing_file_is_the_users_mistake() -> None:
     done = CliRunner().invoke(secateur, ["compress", "no_such.yaml"])
     assert done.exit_code == 2
     assert "does not exist" in done.output
+
+
+@pytest.mark.parametrize("module", ["secateur", "secateur.cli"])
+def test_the_command_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compress" in done.stdout

@@ -50,6 +50,17 @@ def test_a_cut_follows_every_snapshot_that_the_loop_and_the_user_recorded():
     assert small.model(torch.randn(1, 3, 9, 9)).shape == (1, 5)
 
 
+def test_a_collector_says_what_it_has_seen():
+    collect = LossAwareCriterion(PruningIR(mlp()))
+    assert repr(collect) == "LossAwareCriterion(0 examples in 0 batches, 0 groups scored)"
+    with collect:
+        for count in (3, 5):
+            squared(collect(torch.randn(count, 4))).backward()
+    groups = len(collect.scores)
+    assert groups
+    assert repr(collect) == f"LossAwareCriterion(8 examples in 2 batches, {groups} groups scored)"
+
+
 def test_select_takes_the_ir_or_a_snapshot():
     ir = PruningIR(mlp())
     with LossAwareCriterion(ir, snapshot_name="other") as collect:

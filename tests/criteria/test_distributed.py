@@ -8,9 +8,10 @@ import torch
 
 from gloo import run_two
 from secateur import PruningIR
+from secateur.calibration import measure_scores
 
 sys.path.insert(0, str(Path(__file__).parent))
-from two_processes import batches, model, score
+from two_processes import batches, mean_square, model, score
 
 WORKER = Path(__file__).parent / "two_processes.py"
 
@@ -27,6 +28,20 @@ def test_two_processes_give_what_one_gives(case, results):
     first, second = (result[case]["scores"]["0"] for result in results)
     torch.testing.assert_close(first, alone["0"], rtol=1e-6, atol=0)
     assert torch.equal(first, second)
+
+
+def test_two_processes_measure_what_one_measures(results):
+    ir = PruningIR(model())
+    ir.create_snapshot("main", args=(batches()[0],))
+    alone = measure_scores(ir, batches(), mean_square, compensate=None).scores
+    first, second = (result["measured"]["scores"]["0"] for result in results)
+    torch.testing.assert_close(first, alone["0"], rtol=1e-6, atol=0)
+    assert torch.equal(first, second)
+
+
+def test_a_process_with_too_few_samples_ends_both(results):
+    for result in results:
+        assert "at least 2 samples are needed" in result["short"]["error"]
 
 
 def test_two_processes_select_the_same_labels(results):

@@ -6,6 +6,7 @@ from torch import nn
 import secateur
 from gloo import main
 from secateur import LossAwareCriterion, PruningIR
+from secateur.calibration import measure_scores
 
 
 def model() -> nn.Sequential:
@@ -24,6 +25,10 @@ def score(ir: PruningIR, own: list[torch.Tensor], *, bad: bool = False, **settin
             loss = collect(batch).square().mean()
             (loss * float("nan") if bad else loss).backward()
     return collect
+
+
+def mean_square(output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    return output.square().mean()
 
 
 def shared(rank: int) -> dict:
@@ -60,7 +65,31 @@ def unready(rank: int) -> dict:
     return {}
 
 
-CASES = {"shared": shared, "wrapped": wrapped, "failing": failing, "idle": idle, "unready": unready}
+def measured(rank: int) -> dict:
+    ir = PruningIR(model())
+    ir.create_snapshot("main", args=(batches()[0],))
+    return {"scores": measure_scores(ir, batches()[rank::2], mean_square, compensate=None).scores}
+
+
+def short(rank: int) -> dict:
+    ir = PruningIR(model())
+    ir.create_snapshot("main", args=(batches()[0],))
+    try:
+        measure_scores(ir, batches()[: 1 + rank], mean_square)
+    except secateur.ScoreError as error:
+        return {"error": str(error)}
+    return {}
+
+
+CASES = {
+    "measured": measured,
+    "short": short,
+    "shared": shared,
+    "wrapped": wrapped,
+    "failing": failing,
+    "idle": idle,
+    "unready": unready,
+}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from deployable import images, network
@@ -41,3 +42,12 @@ def test_a_model_that_is_masked_already_is_refused() -> None:
         named(model)
     pruner.unwrap_model()
     assert named(model) == named(network())
+
+
+def test_operators_that_give_back_what_they_got_are_no_makers() -> None:
+    """Dropout in eval mode returns its input."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5)).eval()
+    entries = int8_config_list(nn.Sequential(net, nn.Linear(8, 2)).eval(), (torch.ones(2, 4),))
+    assert entries[0]["op_names"] == ["0.0", "0.2", "1"]
+    quantised = [path for entry in entries[1:] for path in entry["op_names"]]
+    assert len(quantised) == 3

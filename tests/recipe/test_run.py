@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from quick_recipe import SHORT
-from secateur._errors import PersistenceError
+from secateur._errors import PersistenceError, RecipeError
 from secateur.recipe import _run as running
 from secateur.recipe import plan, run
 
@@ -92,3 +92,28 @@ def test_pruning_by_config_list_and_training_quantised(write: Write, tmp_path: P
     assert done[1].figures["parameters"] < done[0].figures["parameters"]
     assert "mean loss" in done[2].notes
     assert done[3].ranges
+
+
+def test_everything_in_one_training(write: Write, tmp_path: Path) -> None:
+    head, _, _ = SHORT.partition("  - prune")
+    text = head + (
+        "  - fuse:\n"
+        "      epochs: 2\n"
+        "      prune: [{op_names: [blocks.0.conv1], sparse_ratio: 0.5}]\n"
+        "      loss: digits_recipe:cross_entropy\n"
+        "  - deploy: {file: digits.onnx, runs: 2}\n"
+    )
+    done = run(write(text), out=tmp_path / "out").steps
+    assert done[2].figures["parameters"] < done[1].figures["parameters"]
+    assert "over 38 steps" in done[2].notes
+    assert done[2].ranges
+    report = run(write(text), out=tmp_path / "out").steps[3]
+    assert "QLinearConv" in report.notes
+
+
+def test_only_deployment_follows_a_fused_training(write: Write) -> None:
+    text = SHORT.replace("  - quantize:\n", "  - fuse: {prune: [{op_names: [nowhere], sparse_ratio: 0.5}]}\n")
+    with pytest.raises(RecipeError, match="nowhere"):
+        run(write(text))
+    with pytest.raises(RecipeError, match="cannot follow fuse"):
+        run(write(text.replace("  - deploy", "  - prune: {ratio: 0.5}\n  - deploy")))

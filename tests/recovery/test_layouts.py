@@ -4,14 +4,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from secateur.recovery._layouts import Convolution, Dense, Stacked
+from secateur.recovery._layouts import Convolution, Dense, Layout, Stacked
 
 
 def draw(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
 
 
-def computed(layout, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def shown(layout: Layout, result: torch.Tensor) -> torch.Tensor:
+    """All positions of an operator's result."""
+    return layout.results(result, torch.arange(layout.places(result)))
+
+
+def computed(layout: Layout, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Results at all positions, (positions, outputs)."""
     at = torch.arange(layout.positions(x, weight))
     made = layout.rows(x, weight, at) @ layout.matrix(weight)
@@ -35,6 +40,7 @@ def test_convolutions(space: int, settings: dict, kernel: tuple[int, ...]) -> No
     wanted = getattr(F, f"conv{space}d")(x, weight, **settings)
     layout = Convolution(**each(settings, space))
     assert torch.allclose(computed(layout, x, weight), wanted.movedim(1, -1).flatten(0, -2))
+    assert torch.allclose(computed(layout, x, weight), shown(layout, wanted))
     assert torch.equal(layout.weight(layout.matrix(weight), weight), weight)
     at = torch.tensor([1, 3])
     assert torch.equal(layout.results(wanted, at), wanted.movedim(1, -1).flatten(0, -2)[at])
@@ -48,6 +54,7 @@ def test_transposed_convolutions(space: int, groups: int) -> None:
     wanted = getattr(F, f"conv_transpose{space}d")(x, weight, **settings)
     layout = Convolution(**each(settings, space), transposed=True)
     assert torch.allclose(computed(layout, x, weight), wanted.movedim(1, -1).flatten(0, -2))
+    assert torch.allclose(computed(layout, x, weight), shown(layout, wanted))
     assert torch.equal(layout.weight(layout.matrix(weight), weight), weight)
 
 
@@ -65,6 +72,7 @@ def test_an_input_without_a_batch() -> None:
     wanted = F.conv2d(x, weight)
     layout = Convolution((1, 1), (0, 0), (1, 1))
     assert torch.allclose(computed(layout, x, weight), wanted.movedim(0, -1).flatten(0, -2))
+    assert torch.allclose(computed(layout, x, weight), shown(layout, wanted))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -73,6 +81,7 @@ def test_linear(transposed: bool) -> None:
     wanted = x @ (weight if transposed else weight.t())
     layout = Dense(transposed)
     assert torch.allclose(computed(layout, x, weight), wanted.flatten(0, 1))
+    assert torch.allclose(computed(layout, x, weight), shown(layout, wanted))
     assert torch.equal(layout.weight(layout.matrix(weight), weight), weight)
 
 
@@ -81,4 +90,5 @@ def test_stacked_products() -> None:
     layout = Stacked()
     at = torch.tensor([0, 4])
     assert torch.allclose(layout.rows(x, weight, at) @ layout.matrix(weight), (x @ weight)[:, at])
+    assert torch.allclose(computed(layout, x, weight), shown(layout, x @ weight))
     assert layout.outputs(weight.shape) == 6

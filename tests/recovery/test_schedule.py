@@ -22,6 +22,14 @@ def test_live_bytes_count_what_is_still_needed() -> None:
     assert found[2] == wide + small
 
 
+def test_live_bytes_count_what_the_callers_of_a_module_hold() -> None:
+    model = nn.Sequential(nn.Linear(4, 100), nn.Sequential(nn.Linear(100, 3), nn.ReLU(), nn.Linear(3, 3)))
+    ir = secateur.PruningIR(model)
+    found = live_bytes(ir.create_snapshot("main", args=(torch.ones(2, 4),)).analysis)
+    wide, small = 2 * 100 * 4, 2 * 3 * 4
+    assert found == [wide, wide + small, wide + 2 * small, wide + 2 * small]
+
+
 def test_early_layers_get_few_batches_and_late_ones_all() -> None:
     recorded = analysis()
     plan = plan_schedule(

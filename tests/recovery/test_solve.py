@@ -82,3 +82,20 @@ def test_features_without_variance_do_no_harm() -> None:
     found = solve(sums(x, y, truth), sums(x, y, truth), bias=True)
     assert found.change is not None
     assert torch.isfinite(found.change.weight).all()
+
+
+def test_sums_over_many_small_parts_are_those_of_all_rows() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 700, 600, generator=draw)  # more columns than one block, fewer rows at a time
+    e, y = torch.randn(1, 700, 2, generator=draw), torch.randn(1, 700, 2, generator=draw)
+    found = Sums()
+    for part in torch.arange(700).split(64):
+        found.add(x[:, part], e[:, part], y[:, part])
+    square, cross, total, errors = found.parts
+    assert found.count == 700
+    assert torch.allclose(square, x.double().transpose(1, 2) @ x.double(), atol=1e-4)
+    assert torch.equal(square, square.transpose(1, 2))
+    assert torch.allclose(cross, x.double().transpose(1, 2) @ e.double(), atol=1e-4)
+    assert torch.allclose(total, x.double().sum(1), atol=1e-4)
+    assert torch.allclose(errors, e.double().sum(1), atol=1e-4)
+    assert abs(found.error - float(e.double().square().sum())) < 1e-6

@@ -64,7 +64,7 @@ def test_constraints_say_which_widths(constraint, size, widths):
     assert constraint.widths(size) == widths
 
 
-@pytest.mark.parametrize("arguments", [{"step": 0}, {"minimum": -1}, {"maximum": 0}])
+@pytest.mark.parametrize("arguments", [{"step": 0}, {"minimum": -1}, {"maximum": 0}, {"minimum": 1.5}])
 def test_impossible_constraints_are_refused(arguments):
     with pytest.raises(LabelError):
         ChannelsConstraint(**arguments)
@@ -72,7 +72,10 @@ def test_impossible_constraints_are_refused(arguments):
 
 def test_a_minimum_above_the_maximum_is_refused():
     with pytest.raises(LabelError, match="leaves no width for a group of 9 labels"):
-        ChannelsConstraint(minimum=5, maximum=3).widths(9)
+        ChannelsConstraint(minimum=5, maximum=0.3).widths(9)
+    for limits in ((5, 3), (0.6, 0.5)):
+        with pytest.raises(LabelError, match="the minimum is above the maximum"):
+            ChannelsConstraint(*limits)
 
 
 def test_a_maximum_forces_a_cut():

@@ -5,6 +5,7 @@ from ._activations import APoZCriterion as APoZCriterion
 from ._activations import MeanActivationCriterion as MeanActivationCriterion
 from ._activations import WandaCriterion as WandaCriterion
 from ._collector import ScoreCollector as ScoreCollector
+from ._drawn import drawn_cross_entropy as drawn_cross_entropy
 from ._gates import Gate as Gate
 from ._gates import Use as Use
 from ._gates import find_gates as find_gates

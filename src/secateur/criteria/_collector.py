@@ -121,6 +121,10 @@ class ScoreCollector(ABC):
         finally:
             self._stack.close()
 
+    def __repr__(self) -> str:
+        name, scored = type(self).__name__, len(self.scores)
+        return f"{name}({self.examples} examples in {self.batches} batches, {scored} groups scored)"
+
     @property
     def _snapshot(self) -> Snapshot:
         return self._ir.snapshot(self._name)

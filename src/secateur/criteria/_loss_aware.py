@@ -210,7 +210,8 @@ class FisherCriterion(GateCriterion):
         score = 1 / (2 * [(F + damping * mean(diag F) * I)^-1]_cc)    (``blocked=True``)
 
     where the second lets the other gates of the group adjust, so that of two labels that do the
-    same neither is dear. Batches of one example give the Fisher information proper.
+    same neither is dear. Batches of one example give the Fisher information proper, and on data without
+    labels :func:`drawn_cross_entropy` does.
 
     Sources: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning" (2018);
     Hassibi and Stork, "Second order derivatives for network pruning" (1992).

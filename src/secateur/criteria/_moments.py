@@ -49,6 +49,14 @@ class Moments:
         self.spread += _own_sizes((rows - self._origin).reshape(examples, -1, rows.shape[1])).sum().cpu()
         self.examples += examples
 
+    def __add__(self, other: Moments) -> Moments:
+        """What both have seen."""
+        total, count = self.total + other.total, self.count + other.count
+        if self.products is None or other.products is None:
+            return Moments(total, None, count)
+        products = self.products + other.products
+        return Moments(total, products, count, self.spread + other.spread, self.examples + other.examples)
+
     @property
     def sums(self) -> list[torch.Tensor]:
         """All sums, to be added over processes in place."""

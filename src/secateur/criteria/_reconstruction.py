@@ -45,6 +45,9 @@ class ReconstructionCriterion(ScoreCollector):
     Sources: the elimination is the structured optimal brain surgeon of Kurtic et al., "ZipLM" (NeurIPS
     2023), here with the outputs weighted by Fisher information and over all readers of an axis.
 
+    The loss needs a gradient that is not zero: on data without labels take :func:`drawn_cross_entropy`.
+    What whole groups cost can be measured afterwards, by :func:`secateur.calibration.measure_scores`.
+
     Each sample is run twice, without gradients for the covariances, and by the user's loop for the
     gradients. Layers are modules without children that do one weighted sum (``nn.Linear``,
     ``nn.Conv2d``, GPT-2's ``Conv1D``); a group that no such layer reads has no score, is listed in

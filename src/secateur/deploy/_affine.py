@@ -11,12 +11,12 @@ from ._constants import Values, buffer, constants_of
 
 _ATEN = torch.ops.aten
 _DEQUANTIZE = torch.ops.secateur.dequantize.default
-_CONVOLUTIONS = {
+CONVOLUTIONS = {
     getattr(getattr(_ATEN, name), overload)
     for name in ("conv1d", "conv2d", "conv3d")
     for overload in ("default", "padding")
 }
-LAYERS = {_ATEN.linear.default, *_CONVOLUTIONS}
+LAYERS = {_ATEN.linear.default, *CONVOLUTIONS}
 """Layers whose weight has its output channels first, with input, weight and bias as first arguments."""
 _AFFINE = {
     _ATEN.batch_norm.default,

@@ -7,52 +7,41 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..operators import LIMITS
 from ._affine import LAYERS
 from ._constants import Values, buffer, constants_of
+from ._moves import origin_of
 
-_ATEN = torch.ops.aten
 _DEQUANTIZE = torch.ops.secateur.dequantize.default
-_MOVES = {
-    _ATEN.max_pool1d.default,
-    _ATEN.max_pool2d.default,
-    _ATEN.reshape.default,
-    _ATEN.view.default,
-    _ATEN.flatten.using_ints,
-    _ATEN.permute.default,
-    _ATEN.transpose.int,
-    _ATEN.dropout.default,
-    _ATEN.contiguous.default,
-    _ATEN.squeeze.dims,
-    _ATEN.unsqueeze.default,
-}
-"""Operators behind which values are still on the grid of what they were dequantised from."""
+_LONGEST = 2**30
+"""Of a bias: the sums have as much room again in an int32."""
 
 
 def quantize_biases(program: fx.GraphModule) -> None:
     """Store the bias of every layer of quantised input and weight as int32, in place.
 
     Its scale is the product of theirs, so the integers add up without a conversion; the error is at most half
-    of that product, far below a step of the output.
+    of that product, far below a step of the output. A channel with next to no weight beside its bias gets a
+    coarser scale of the weight, in which the bias has 30 bits: what the weight gave was below that.
     """
     values = constants_of(program)
     for node in list(program.graph.nodes):
         if node.target in LAYERS and len(node.args) > 2 and node.args[2] in values:
-            scale = _scale_of_products(node, values)
-            if scale is not None:
-                _quantize_bias(program, node, values[node.args[2]], scale)
+            source = _scale_of_input(node, values)
+            if source is not None:
+                _coarsen(program, node, source, values)
+                _quantize_bias(program, node, source, values)
     program.graph.eliminate_dead_code()
 
 
-def _scale_of_products(layer: fx.Node, values: Values) -> Tensor | None:
-    """Scale of input times weight, shape () or (channels,); None where either is not of integers."""
-    source, weight = _node(layer.args[0]), _node(layer.args[1])
-    while source.target in _MOVES:
-        source = _node(source.args[0])
+def _scale_of_input(layer: fx.Node, values: Values) -> Tensor | None:
+    """Scale of the input, shape (); None where input or weight is not of integers, or has other scales."""
+    source, weight = origin_of(layer.args[0]), _node(layer.args[1])
     if any(side.target is not _DEQUANTIZE for side in (source, weight)):
         return None
     if source.args[3] is not None or weight.args[3] not in (None, 0):
         return None
-    return values[_node(source.args[1])] * values[_node(weight.args[1])]
+    return values[_node(source.args[1])]
 
 
 def _node(argument: Any) -> fx.Node:
@@ -60,10 +49,37 @@ def _node(argument: Any) -> fx.Node:
     return argument
 
 
-def _quantize_bias(program: fx.GraphModule, layer: fx.Node, bias: Tensor, scale: Tensor) -> None:
-    steps = torch.round(bias.detach().double() / scale.double())
-    if bool((steps.abs() >= 2**31).any()):
-        return  # a weight row of next to nothing: the float bias stays
+def _coarsen(program: fx.GraphModule, layer: fx.Node, source: Tensor, values: Values) -> None:
+    """Give channels whose bias would be too long for an int32 a scale in which it is not."""
+    weight, bias = _node(layer.args[1]), values[_node(layer.args[2])].detach().double()
+    steps, scale, zero = (values[_node(part)] for part in weight.args[:3])
+    least = bias.abs() / (source.double() * _LONGEST)
+    if not bool((scale < least).any()):
+        return
+    coarse = torch.maximum(scale.double(), least).to(scale.dtype)  # of shape (channels,)
+    rows = [-1, *[1] * (steps.dim() - 1)]
+    exact = (steps.double() - zero.double().reshape(rows)) * scale.double().reshape(rows)
+    low, high = LIMITS[steps.dtype]
+    zeros = zero.expand(coarse.shape)
+    rounded = (exact / coarse.double().reshape(rows)).round() + zeros.reshape(rows)
+    with program.graph.inserting_before(weight):
+        given = [
+            buffer(program, value, hint, values)
+            for value, hint in (
+                (rounded.clamp(low, high).to(steps.dtype), "weight"),
+                (coarse, "scale"),
+                (zeros, "zero"),
+            )
+        ]
+        node = program.graph.call_function(_DEQUANTIZE, (*given, 0))
+    node.meta["val"] = values[node] = _DEQUANTIZE(*(values[part] for part in given), 0)
+    layer.update_arg(1, node)
+
+
+def _quantize_bias(program: fx.GraphModule, layer: fx.Node, source: Tensor, values: Values) -> None:
+    bias = values[_node(layer.args[2])].detach()
+    scale = source * values[_node(_node(layer.args[1]).args[1])]
+    steps = torch.round(bias.double() / scale.double())
     zero = torch.zeros(scale.shape, dtype=torch.int32)
     with program.graph.inserting_before(layer):
         given = [

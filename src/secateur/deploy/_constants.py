@@ -74,9 +74,10 @@ def buffer(module: fx.GraphModule, value: Tensor, hint: str, values: Values | No
 
 
 def drop_unread(module: fx.GraphModule) -> None:
-    """Take out parameters and buffers that no node reads, in place."""
+    """Take out parameters and buffers that no node reads, in place; modules that nodes call keep theirs."""
     read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    for path, owner in list(module.named_modules()):
+    called = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    for path, owner in [(path, owner) for path, owner in module.named_modules() if path not in called]:
         for registry in (owner._parameters, owner._buffers):
             for name in list(registry):
                 if f"{path}.{name}".lstrip(".") not in read:

@@ -58,7 +58,7 @@ def to_pt2(
         saved = torch.export.export(program, given, named, dynamic_shapes=shapes, strict=False)
         torch.export.save(saved, file)
         module = torch.export.load(file).module()
-        return Deployment(_Flat(module), f"PyTorch {torch.__version__.partition('+')[0]}", file)
+        return Deployment(Flat(module), f"PyTorch {torch.__version__.partition('+')[0]}", file)
 
     return deployed(
         write, model, args, path, kwargs, dynamic_batch, quantize, original, samples, threads, runs
@@ -119,7 +119,7 @@ class OpenVinoModel(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-class _Flat(nn.Module):
+class Flat(nn.Module):
     """A model whose outputs are a tensor, or a tuple of several."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -62,7 +62,9 @@ def layout_of(graph: Graph) -> Layout:
 class _Chooser:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.readers = graph, graph.readers()
-        self.makers = {made: node for node in graph.nodes for made in node.outputs}
+        self.makers = {
+            made: node for node in graph.nodes for made in node.outputs if not _gives_back(node, made)
+        }
         self.results = set(graph.outputs.values())
 
     def layout(self) -> Layout:
@@ -98,6 +100,11 @@ class _Chooser:
         while id_ in self.makers and packet_of(self.makers[id_]) in _MOVES:
             id_ = self.makers[id_].inputs[0]
         return id_
+
+
+def _gives_back(node: Node, made: int) -> bool:
+    """Whether an operator that moves gave back the very tensor that it got, such as dropout in eval mode."""
+    return made in node.inputs and packet_of(node) in _MOVES
 
 
 def packet_of(node: Node) -> Any:

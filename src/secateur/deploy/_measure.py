@@ -17,12 +17,16 @@ from ._report import DeployReport
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployed model: the module that runs it, in what, and its file."""
+    """A deployed model: the module that runs it, in what, and its file.
+
+    ``integers`` is the simulation with integer arithmetic, for a runtime that computes with integers.
+    """
 
     model: nn.Module
     runtime: str
     path: Path
     kernels: Mapping[str, int] = field(default_factory=dict)
+    integers: nn.Module | None = None
 
     @property
     def bytes(self) -> int:
@@ -46,7 +50,8 @@ def measured(
 ) -> DeployReport:
     """Compare a deployment with the model that it was made from, and time it in turn with the original."""
     inputs = [(args, dict(kwargs)), *(model_inputs(reference, sample) for sample in samples)]
-    near = agreement(reference, made.model, inputs)
+    in_floats = agreement(reference, made.model, inputs)
+    exact = in_floats if made.integers is None else agreement(made.integers, made.model, inputs)
     timed = {"made": made.model} if beside is None else {"made": made.model, "original": beside.model}
     latency = measure_latency(timed, args, dict(kwargs), threads=threads, runs=runs)
     return DeployReport(
@@ -55,7 +60,8 @@ def measured(
         bytes=made.bytes,
         latency=latency["made"],
         threads=threads,
-        agreement=near,
+        agreement=exact,
+        float_agreement=in_floats,
         kernels=made.kernels,
         original_bytes=None if beside is None else beside.bytes,
         original_latency=latency.get("original"),

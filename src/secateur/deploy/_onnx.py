@@ -81,8 +81,15 @@ def _translations() -> dict[Any, Any]:
     def dequantize(q: Any, scale: Any, zero_point: Any, axis: int | None = None) -> Any:
         return op.DequantizeLinear(q, scale, zero_point, axis=1 if axis is None else axis)
 
+    def global_average(x: Any) -> Any:
+        return op.GlobalAveragePool(x)
+
     operators = torch.ops.secateur
-    return {operators.quantize.default: quantize, operators.dequantize.default: dequantize}
+    return {
+        operators.quantize.default: quantize,
+        operators.dequantize.default: dequantize,
+        operators.global_average.default: global_average,
+    }
 
 
 class OnnxModel(nn.Module):

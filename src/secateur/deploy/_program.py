@@ -13,10 +13,10 @@ from .._errors import DeploymentError
 from ..capture import map_tensors, untouched, unwrap
 from ..operators import along
 from ._affine import fold_affine
+from ._averages import average_integers
 from ._biases import quantize_biases
 from ._constants import Values, buffer, constants_of, drop_unread, fold_constants
 from ._identities import drop_identities
-from ._padding import pad_integers
 
 _FAKE = torch.ops.secateur.fake_quantize.default
 _QUANTIZE = torch.ops.secateur.quantize.default
@@ -53,7 +53,7 @@ def program_of(
     fold_constants(program, _store)
     fold_affine(program)
     _quantize_activations(program)
-    pad_integers(program)
+    average_integers(program)
     quantize_biases(program)
     drop_unread(program)
     for part in program.modules():

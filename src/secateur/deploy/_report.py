@@ -22,7 +22,9 @@ class DeployReport:
         bytes: its size.
         latency: seconds of one forward at the given inputs on ``threads`` threads.
         threads: of both latencies.
-        agreement: how far outputs are from those of the model in PyTorch, quantisation simulated.
+        agreement: how far outputs are from those of the simulation: with the arithmetic of integer kernels
+            (:func:`to_integers`) where the runtime has such, otherwise in floats.
+        float_agreement: how far they are from those of the model that was given, simulated in floats.
         kernels: how often each operator runs, after the runtime's own fusions; empty where it does not tell.
         original_bytes: size of the float original, deployed in the same way; None where none was given.
         original_latency: its latency, measured in turn with the other.
@@ -35,6 +37,7 @@ class DeployReport:
     latency: Latency
     threads: int
     agreement: Agreement
+    float_agreement: Agreement
     kernels: Mapping[str, int] = field(default_factory=dict)
     original_bytes: int | None = None
     original_latency: Latency | None = None
@@ -64,6 +67,8 @@ class DeployReport:
             f"latency: {speed}, threads: {self.threads}",
             f"against the simulation: {self.agreement}",
         ]
+        if self.float_agreement != self.agreement:
+            lines.append(f"against the simulation in floats: {self.float_agreement}")
         if self.kernels:
             names = sorted(self.kernels.items(), key=lambda item: (-item[1], item[0]))
             lines.append("kernels: " + ", ".join(f"{count} {name}" for name, count in names))

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from ._calibrated import Calibration
 from ._common import deployed
+from ._integers import with_integer_kernels
 from ._measure import Deployment
 from ._onnx import OnnxModel, write_onnx
 from ._report import DeployReport
@@ -34,7 +35,8 @@ def to_onnx(
 
     Where the model simulates quantisation, the file holds real integers: weights as int8, activations between
     ``QuantizeLinear`` and ``DequantizeLinear`` at the scales of the simulation, biases as int32. ONNX Runtime
-    makes integer kernels of that. BatchNorm is folded. Only integers of 8 bits or fewer are deployed.
+    makes integer kernels of that, and :func:`to_integers` computes what they compute. BatchNorm is folded.
+    Only integers of 8 bits or fewer are deployed.
 
     Args:
         model: any module that ``torch.export`` can follow, with simulated quantisation or without; left as it
@@ -75,7 +77,8 @@ def to_onnx(
     ) -> Deployment:
         write_onnx(program, given, named, file, dynamic_batch=dynamic_batch, opset=opset)
         runner = OnnxModel(file, threads)
-        return Deployment(runner, runner.runtime, file, runner.kernels)
+        integers = with_integer_kernels(program)
+        return Deployment(runner, runner.runtime, file, runner.kernels, integers)
 
     return deployed(
         write, model, args, path, kwargs, dynamic_batch, quantize, original, samples, threads, runs

@@ -47,6 +47,17 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = 
     return steps.to(scale.dtype) * along(scale, q, axis)
 
 
+@torch.library.custom_op("secateur::global_average", mutates_args=())
+def global_average(x: Tensor) -> Tensor:
+    """The mean over all positions of an image, (batch, channels, *positions) to (batch, channels, 1, ...).
+
+    Example:
+        >>> global_average(torch.ones(2, 3, 4, 4)).shape
+        torch.Size([2, 3, 1, 1])
+    """
+    return x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
 def along(values: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """One value for each position of ``axis``, shaped to be broadcast against ``x``.
 
@@ -64,3 +75,8 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = None) -> 
 @dequantize.register_fake
 def _(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = None) -> Tensor:
     return torch.empty_like(q, dtype=scale.dtype)
+
+
+@global_average.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:2], *[1] * (x.dim() - 2)))

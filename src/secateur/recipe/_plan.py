@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from .._errors import ConfigError, RecipeError
-from ..compression.config import PRUNING, QUANTIZATION, parse
+from ..compression.config import PRUNING, QUANTIZATION, Mode, parse
 from ..report import render
 from ._context import build
 from ._names import check_names, importable
 from ._read import place_of, read_recipe
-from ._schema import Prune, Quantize, Recipe
+from ._schema import ConfigList, Fuse, Prune, Quantize, Recipe, Section
 from ._state import State, fingerprints
 
 
@@ -72,17 +73,23 @@ def _check_config_lists(recipe: Recipe, file: str, text: str) -> None:
     model: nn.Module | None = None
     problems: list[str] = []
     for index, step in enumerate(recipe.steps):
-        given: Any = getattr(step, "config_list", None)
-        if not isinstance(step, (Prune, Quantize)) or not isinstance(given, list):
-            continue
-        model = build(recipe) if model is None else model
-        try:
-            parse(given, model, mode=PRUNING if isinstance(step, Prune) else QUANTIZATION)
-        except ConfigError as error:
-            place = place_of(text, ["steps", index, step.kind, "config_list"])
-            problems += [f"{place}: {problem}" for problem in error.problems]
+        for key, given, mode in _config_lists(step):
+            model = build(recipe) if model is None else model
+            try:
+                parse(given, model, mode=mode)
+            except ConfigError as error:
+                place = place_of(text, ["steps", index, step.kind, key])
+                problems += [f"{place}: {problem}" for problem in error.problems]
     if problems:
         raise RecipeError(file, problems)
+
+
+def _config_lists(step: Section) -> Iterator[tuple[str, ConfigList, Mode]]:
+    """The config lists that a step has, each with its key and what it is for."""
+    if isinstance(step, Fuse):
+        yield "prune", step.prune, PRUNING
+    if isinstance(step, (Prune, Quantize, Fuse)) and isinstance(step.config_list, list):
+        yield "config_list", step.config_list, PRUNING if isinstance(step, Prune) else QUANTIZATION
 
 
 def _short(value: Any) -> str:

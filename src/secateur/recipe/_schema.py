@@ -97,19 +97,30 @@ class Quantize(Training):
     loss: Named | None = None
 
 
+class Fuse(Distill):
+    """Prune, learn from the original and quantise in one training; only deployment may follow."""
+
+    kind: Literal["fuse"] = "fuse"  # type: ignore[assignment]
+    mode: Literal["train", "eval"] = "train"
+    prune: ConfigList = []
+    pruner: Literal["l1", "l2", "fpgm"] = "l1"
+    config_list: Literal["int8"] | ConfigList = "int8"
+    round_from: Share = 0.75
+
+
 class Deploy(Section):
     """Write the model for a runtime, run it there, and compare."""
 
     kind: Literal["deploy"] = "deploy"
-    to: Literal["onnx", "pt2", "openvino"] = "onnx"
+    to: Literal["onnx", "pt2", "openvino", "torch_int8"] = "onnx"
     file: str | None = None
     dynamic_batch: bool = True
     runs: Annotated[int, Field(ge=1)] = 50
 
 
-Step: TypeAlias = Annotated[Prune | Train | Distill | Quantize | Deploy, Field(discriminator="kind")]
+Step: TypeAlias = Annotated[Prune | Train | Distill | Quantize | Fuse | Deploy, Field(discriminator="kind")]
 KINDS: dict[str, type[Section]] = {
-    "prune": Prune, "train": Train, "distill": Distill, "quantize": Quantize, "deploy": Deploy,
+    "prune": Prune, "train": Train, "distill": Distill, "quantize": Quantize, "fuse": Fuse, "deploy": Deploy,
 }  # fmt: skip
 
 
@@ -134,11 +145,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _in_order(self) -> Recipe:
-        quantized = False
+        quantized = ""
         for index, step in enumerate(self.steps):
             if quantized and not isinstance(step, Deploy):
-                raise ValueError(f"step {index + 1}, {step.kind}, cannot follow quantize: only deploy can")
-            quantized = quantized or isinstance(step, Quantize)
+                raise ValueError(f"step {index + 1}, {step.kind}, cannot follow {quantized}: only deploy can")
+            quantized = quantized or (step.kind if isinstance(step, (Quantize, Fuse)) else "")
             if isinstance(step, (Train, Distill)) and self.data.train is None:
                 raise ValueError(f"step {index + 1}, {step.kind}, needs data.train")
             if isinstance(step, Quantize) and step.method != "ptq" and self.data.train is None:

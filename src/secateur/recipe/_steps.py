@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from .._errors import CompressionError
 from .._prune import prune
 from ..compression.distillation import LogitsDistillation
-from ..compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, LevelPruner
+from ..compression.pruning import AGPPruner, FPGMPruner, L1NormPruner, L2NormPruner, LevelPruner
 from ..compression.quantization import LsqQuantizer, PtqQuantizer, QATQuantizer, Quantizer
 from ..criteria import model_inputs
-from ..deploy import DeployReport, int8_config_list, to_onnx, to_openvino, to_pt2
+from ..deploy import DeployReport, int8_config_list, to_onnx, to_openvino, to_pt2, to_torch_int8
 from ..speedups import speedup
 from ._context import Context
 from ._names import resolve
-from ._schema import Call, Deploy, Distill, Prune, Quantize, Section, Train, Training
+from ._schema import Call, ConfigList, Deploy, Distill, Fuse, Prune, Quantize, Section, Train, Training
 from ._state import Ranges
 
 PRUNERS = {"l1": L1NormPruner, "l2": L2NormPruner, "fpgm": FPGMPruner, "level": LevelPruner}
@@ -29,6 +29,7 @@ RUNTIMES: dict[str, tuple[Callable[..., DeployReport], str]] = {
     "onnx": (to_onnx, "model.onnx"),
     "pt2": (to_pt2, "model.pt2"),
     "openvino": (to_openvino, "model.xml"),
+    "torch_int8": (to_torch_int8, "model.pt2"),
 }
 Loss = Callable[[Any, Any], Tensor]
 
@@ -57,6 +58,8 @@ def take(step: Section, model: nn.Module, ranges: Ranges, context: Context) -> R
             return _prune(step, model, context)
         case Train():
             return _train(step, model, context, loss=_labels(step.loss))
+        case Fuse():
+            return _fuse(step, model, context)
         case Distill():
             return _train(step, model, context, loss=_answers(step, context))
         case Quantize():
@@ -72,7 +75,7 @@ def simulated(model: nn.Module, ranges: Ranges, context: Context) -> nn.Module:
     are none."""
     if not ranges:
         return model
-    step = next(step for step in context.recipe.steps if isinstance(step, Quantize))
+    step = next(step for step in context.recipe.steps if isinstance(step, (Quantize, Fuse)))
     quantizer = _quantizer(step, model, context)
     quantizer.update_calibration_config(ranges)
     quantizer.wrap_model()
@@ -159,10 +162,16 @@ def _train(
 # -- quantisation ----------------------------------------------------------------------------------
 
 
-def _quantizer(step: Quantize, model: nn.Module, context: Context) -> Quantizer:
+def _integers(step: Quantize | Fuse, model: nn.Module, context: Context) -> ConfigList:
     args, kwargs = context.inputs
-    config = int8_config_list(model, args, kwargs) if step.config_list == "int8" else step.config_list
-    dummy = kwargs or args
+    return int8_config_list(model, args, kwargs) if step.config_list == "int8" else step.config_list
+
+
+def _quantizer(step: Quantize | Fuse, model: nn.Module, context: Context) -> Quantizer:
+    args, kwargs = context.inputs
+    config, dummy = _integers(step, model, context), kwargs or args
+    if isinstance(step, Fuse):
+        return QATQuantizer(model, config, dummy_input=dummy)
     if step.method == "ptq":
         return PtqQuantizer(
             model, config, is_bias_correction=step.bias_correction, observer=step.observer, dummy_input=dummy
@@ -185,6 +194,37 @@ def _quantize(step: Quantize, model: nn.Module, context: Context) -> Result:
     ranges = quantizer.get_calibration_config()
     quantizer.unwrap_model()
     return Result(model.eval(), ranges, notes)
+
+
+def _fuse(step: Fuse, model: nn.Module, context: Context) -> Result:
+    """One training: masks grow in its first half, the original is learned from, the end of it is rounded."""
+    args, kwargs = context.inputs
+    config = _integers(step, model, context)
+    steps = step.epochs * sum(1 for _ in context.batches("train"))
+    start = int(steps * step.round_from)
+    options: dict[str, Any] = {
+        "quant_start_step": start,
+        "watch_start_step": start - start // 10,
+        "dummy_input": kwargs or args,
+    }
+    if step.prune:
+        pruner = AGPPruner(PRUNERS[step.pruner](model, step.prune), max(1, steps // 8), total_times=4)
+        quantizer = QATQuantizer.from_compressor(pruner, config, **options)
+    else:
+        quantizer = QATQuantizer(model, config, **options)
+
+    def after() -> None:
+        for compressor in quantizer.fused_compressors:
+            compressor.step()
+
+    notes = _train(step, model, context, loss=_answers(step, context), after=after).notes
+    quantizer.refresh()
+    if step.prune:
+        quantizer, report = quantizer.speedup(args, kwargs)
+        notes = f"{notes}\n{report}"
+    ranges = quantizer.get_calibration_config()
+    quantizer.unwrap_model()
+    return Result(quantizer.bound_model.eval(), ranges, notes)
 
 
 # -- deployment ------------------------------------------------------------------------------------

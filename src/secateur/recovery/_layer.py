@@ -34,7 +34,7 @@ class LayerStop(Stop):
     ) -> None:
         super().__init__(scene, twin.node.index, targets.schedule.batches[own.node.index])
         self.why = ""
-        self.mean = behind.norm.mean.name if behind.norm is not None and twin.bias is None else None
+        self.mean = behind.takes_intercept_of(twin)
         self._targets, self._own, self._twin = targets, own, twin
         self._stream = behind.stream if own.node.index in targets.scales else None
         self._streams: dict[int, torch.Tensor] = {}
@@ -78,6 +78,7 @@ class LayerStop(Stop):
             y = y + self._astray(key, twin.layout.results(stream, at).float())
         rows = problem.rows(twin.layout, x, weight, at)
         made = problem.made(twin.layout, rows, weight, bias)
+        rows = problem.unknowns(rows)
         self._train.add(rows[:, :cut], (y - made)[:, :cut], y[:, :cut])
         self._held.add(rows[:, cut:], (y - made)[:, cut:], y[:, cut:])
 
@@ -107,11 +108,14 @@ class LayerStop(Stop):
         self._train.reduce(self.scene.sum)
         self._held.reduce(self.scene.sum)
         # Weights that are computed from others (weight norm) stay; the mean is put right even so.
-        ridges = RIDGES if self.scene.owns(weight) else ()
+        reason = "" if self.scene.owns(weight) else "its weights are computed from others"
+        if self._own.problem.mean:
+            reason = "its second moments do not fit into max_memory"
+        ridges = () if reason else RIDGES
         found = solve(self._train, self._held, bias=shift is not None, ridges=ridges)
-        if not ridges:
+        if reason:
             done = "" if found.change is None else ", only its mean was put right"
-            self.why = f"its weights are computed from others{done}"
+            self.why = f"{reason}{done}"
         if found.change is not None:
             problem, change = self._own.problem, found.change
             weights, intercept = problem.changes(self._twin.layout, change.weight, change.bias, weight)

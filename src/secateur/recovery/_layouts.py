@@ -38,8 +38,12 @@ class Layout(ABC):
     def rows(self, x: torch.Tensor, weight: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """The inputs of some positions, of shape (groups, positions, features)."""
 
+    def places(self, y: torch.Tensor) -> int:
+        """How many positions a result has."""
+        return y.numel() // y.shape[self.channel]
+
     def results(self, y: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """Some positions of a tensor that has the shape of the result, (positions, outputs)."""
+        """Some positions of a tensor that has the shape of the result, (positions, outputs of all groups)."""
         return y.reshape(-1, y.shape[-1])[at]
 
     @abstractmethod
@@ -102,6 +106,14 @@ class Stacked(Layout):
     def rows(self, x: torch.Tensor, weight: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """The same rows of every group."""
         return x[:, at]
+
+    def places(self, y: torch.Tensor) -> int:
+        """The rows of each group."""
+        return y.shape[1]
+
+    def results(self, y: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """The same rows of every group, side by side."""
+        return y[:, at].transpose(0, 1).flatten(1)
 
     def matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight itself."""

@@ -16,14 +16,20 @@ class Problem(ABC):
     Args:
         outputs: features of the original's result that stay, of all groups in a row; None for all.
         groups: groups of the small layer.
+        mean: only the bias is unknown: there are too many weights.
     """
 
     streams = True
     """Whether results can make good for the stream that they are added to."""
 
-    def __init__(self, outputs: Positions | None, groups: int) -> None:
+    def __init__(self, outputs: Positions | None, groups: int, *, mean: bool = False) -> None:
         self._outputs = outputs
         self.groups = groups
+        self.mean = mean
+
+    def unknowns(self, rows: torch.Tensor) -> torch.Tensor:
+        """The columns of (groups, positions, features) whose weights are unknown."""
+        return rows[..., :0] if self.mean else rows
 
     def staying(self, rows: torch.Tensor) -> torch.Tensor:
         """The columns of (rows, outputs) that stay."""
@@ -35,12 +41,17 @@ class Problem(ABC):
     def positions(self, layout: Layout, x: torch.Tensor, weight: torch.Tensor) -> int:
         """How many rows an input has."""
 
+    def places(self, layout: Layout, seen: torch.Tensor, weight: torch.Tensor | None) -> int:
+        """How many there are of what is looked at in the original; its weight only with its input."""
+        assert weight is not None
+        return self.positions(layout, seen, weight)
+
     @abstractmethod
     def wanted(
         self,
         layout: Layout,
-        x: torch.Tensor,
-        weight: torch.Tensor,
+        seen: torch.Tensor,
+        weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         at: torch.Tensor,
     ) -> torch.Tensor:
@@ -73,13 +84,14 @@ class Weights(Problem):
     def wanted(
         self,
         layout: Layout,
-        x: torch.Tensor,
-        weight: torch.Tensor,
+        seen: torch.Tensor,
+        weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         at: torch.Tensor,
     ) -> torch.Tensor:
-        """Results of the original layer."""
-        y = self.made(layout, layout.rows(x, weight, at).float(), weight, bias)
+        """Results of the original layer, from its inputs."""
+        assert weight is not None
+        y = self.made(layout, layout.rows(seen, weight, at).float(), weight, bias)
         rows = self.staying(y.transpose(0, 1).flatten(1))
         return rows.reshape(len(rows), self.groups, -1).transpose(0, 1)
 
@@ -98,26 +110,27 @@ class Weights(Problem):
         self, layout: Layout, change: torch.Tensor, shift: torch.Tensor | None, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The solution itself."""
-        return layout.weight(change, weight), shift
+        return torch.zeros_like(weight) if self.mean else layout.weight(change, weight), shift
 
 
 class Results(Weights):
-    """All weights of a layer inside a module that was recorded whole: only its results are seen there."""
+    """All weights of the layer are unknown, and the original's results themselves can be looked at."""
 
-    def positions(self, layout: Layout, x: torch.Tensor, weight: torch.Tensor) -> int:
-        """All but the last dimension, of the original's results and of the small layer's inputs."""
-        return x.numel() // x.shape[-1]
+    def places(self, layout: Layout, seen: torch.Tensor, weight: torch.Tensor | None) -> int:
+        """Of a result."""
+        return layout.places(seen)
 
     def wanted(
         self,
         layout: Layout,
-        x: torch.Tensor,
-        weight: torch.Tensor,
+        seen: torch.Tensor,
+        weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         at: torch.Tensor,
     ) -> torch.Tensor:
         """The results themselves."""
-        return self.staying(layout.results(x, at).float())[None]
+        rows = self.staying(layout.results(seen, at).float())
+        return rows.reshape(len(rows), self.groups, -1).transpose(0, 1)
 
 
 class Channels(Problem):
@@ -145,16 +158,17 @@ class Channels(Problem):
     def wanted(
         self,
         layout: Layout,
-        x: torch.Tensor,
-        weight: torch.Tensor,
+        seen: torch.Tensor,
+        weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         at: torch.Tensor,
     ) -> torch.Tensor:
         """Inputs of the original layer, whose weights are kept for the end."""
+        assert weight is not None
         if self._full is None:
             rows = None if self._outputs is None else torch.from_numpy(self._outputs).to(weight.device)
             self._full = (weight if rows is None else weight[rows]).double()
-        return layout.inputs(x, at).float()[None]
+        return layout.inputs(seen, at).float()[None]
 
     def rows(self, layout: Layout, x: torch.Tensor, weight: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Inputs of the small layer."""

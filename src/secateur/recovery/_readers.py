@@ -1,4 +1,4 @@
-"""What is solved for: the operators that read a pruned axis with weights of their own."""
+"""What is solved for: operators with weights of their own that read a pruned axis, or what comes of one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..axes import Analysis, Keep, Positions, kept, kept_size
+from ..axes import Analysis, Keep, Operator, Positions, kept, kept_size
 from ..capture import Graph, Node
 from ..criteria import Origins
 from ._layouts import Convolution, Dense, Stacked
 from ._problems import Channels, Problem, Results, Weights
-from ._sums import Sum, hidden_projection, weighted_sum
+from ._sums import Sum, further_projections, hidden_projection, weighted_sum
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A weighted sum of the original that reads a pruned axis.
+    """A weighted sum of the original that reads a pruned axis, or what layers before it give that do.
 
     Attributes:
         name: of its weight, without the ``.weight``.
@@ -29,7 +29,8 @@ class Candidate:
         features: weights that an output of the small model's has.
         results: outputs of the small model's, of all groups.
         problem: what is unknown.
-        seen: index of the node at which what it works on can be looked at.
+        shown: id of what is looked at in the original: the result, or else the input.
+        seen: index of the node at which it can be looked at.
         places: what stays of the dimensions of its input that are cut though it does not sum over them.
     """
 
@@ -38,6 +39,7 @@ class Candidate:
     features: int
     results: int
     problem: Problem
+    shown: int
     seen: int
     places: dict[int, Positions]
 
@@ -56,28 +58,38 @@ class Candidate:
 def find_candidates(
     analysis: Analysis, keep: Keep, most_features: int
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """Weighted sums that read what ``keep`` shortens, and those that cannot be solved, with the reason.
+    """Weighted sums that see something of the cut, and those that cannot be solved, with the reason.
 
-    Of layers with more than ``most_features`` unknowns an output only the mixing of channels is solved.
+    These are the readers of what ``keep`` shortens, and all that work on results of such readers. Of
+    layers with more than ``most_features`` unknowns an output only the mixing of channels is solved, or,
+    where that is no convolution, only the bias.
     """
     found: list[Candidate] = []
     skipped: dict[str, str] = {}
     origins, readers = Origins(analysis), analysis.graph.readers()
+    changed = _changed_values(analysis, keep)
     for operator in analysis.operators:
         own = weighted_sum(operator) or hidden_projection(operator)
         if own is not None and own.hidden and _reads_cut_inputs(analysis, own, keep):
             skipped[f"{own.node.module}.in_proj"] = "it is inside a module that is recorded whole"
+        if own is None:
+            skipped |= _unknown_sums(analysis, operator, origins, keep)
         if own is None or not _is_layer(origins, own):
             continue
-        if kept(_features(analysis, own), keep) is None:
+        for weight in further_projections(operator):
+            if kept(analysis.dims_of(weight)[1], keep) is not None:
+                name = _path(origins, weight, own.node)
+                skipped[name] = "of a recurrent layer only the first projection is solved for"
+        reads_cut = kept(_features(analysis, own), keep) is not None
+        if not reads_cut and (own.hidden or own.activation not in changed):
             continue
         name = _name(origins, own)
-        seen = readers[own.activation][:1] if own.hidden else [own.node]
-        why = _unsolvable(analysis, own, keep, seen)
-        if why:
+        after = [] if own.result is None else readers[own.result][:1]
+        why = _unsolvable(analysis, own, keep, after)
+        if why and reads_cut:  # the others are as good as they were
             skipped[name] = why
-        else:
-            found.append(_candidate(analysis, own, keep, name, most_features, seen[0].index))
+        elif not why:
+            found.append(_candidate(analysis, own, keep, name, most_features, after))
     return found, skipped
 
 
@@ -123,6 +135,32 @@ def _placed(graph: Graph) -> Iterator[tuple[tuple[str, str, int], Node]]:
 # -- what is pruned of them ------------------------------------------------------------------------
 
 
+def _unknown_sums(
+    analysis: Analysis, operator: Operator | None, origins: Origins, keep: Keep
+) -> dict[str, str]:
+    """Weights with which an operator reads what is cut in a way that is not solved for."""
+    inputs = [] if operator is None else operator.node.inputs
+    # What works on parameters alone, as a norm of weights, is no layer.
+    if operator is None or all(origins.parameter(id_) is not None for id_ in inputs):
+        return {}
+    why = f"{operator.node.op} is not solved for"
+    resolve = analysis.algebra.resolve
+    read = (total.operands for total in operator.sums if kept(resolve(total.dim), keep) is not None)
+    names = (origins.parameter(id_) for ids in read for id_ in ids)
+    return {name.removesuffix(".weight"): why for name in names if name is not None}
+
+
+def _changed_values(analysis: Analysis, keep: Keep) -> set[int]:
+    """Results of weighted sums that read what is cut, and all that is computed from them."""
+    changed: set[int] = set()
+    for node, operator in zip(analysis.graph.nodes, analysis.operators, strict=True):
+        own = weighted_sum(operator) or hidden_projection(operator)
+        reads_cut = own is not None and kept(_features(analysis, own), keep) is not None
+        if reads_cut or not changed.isdisjoint(node.inputs):
+            changed.update(node.outputs)
+    return changed
+
+
 def _reads_cut_inputs(analysis: Analysis, own: Sum, keep: Keep) -> bool:
     """Whether the input projections of an attention that is recorded whole read what is cut."""
     operator = analysis.operators[own.node.index]
@@ -137,24 +175,35 @@ def _is_layer(origins: Origins, own: Sum) -> bool:
 
 
 def _name(origins: Origins, own: Sum) -> str:
-    return (origins.parameter(own.weight) or own.node.module).removesuffix(".weight")
+    return _path(origins, own.weight, own.node)
+
+
+def _path(origins: Origins, weight: int, node: Node) -> str:
+    return (origins.parameter(weight) or node.module).removesuffix(".weight")
 
 
 def _candidate(
-    analysis: Analysis, own: Sum, keep: Keep, name: str, most_features: int, seen: int
+    analysis: Analysis, own: Sum, keep: Keep, name: str, most_features: int, after: Sequence[Node]
 ) -> Candidate:
     outputs = _outputs(analysis, own, keep)
     weight = analysis.dims_of(own.weight)
     results = own.layout.outputs([dim.size for dim in weight]) if outputs is None else len(outputs)
     features = max(1, prod(kept_size(dim, keep) for dim in weight) // max(1, results))
-    inputs = kept(_features(analysis, own), keep)
+    size, inputs = _features(analysis, own).size, kept(_features(analysis, own), keep)
     mixable = isinstance(own.layout, Convolution) and own.layout.groups == 1 and not own.layout.transposed
-    if features > most_features and mixable and inputs is not None:
-        size = _features(analysis, own).size
-        return Candidate(name, own, len(inputs), size, Channels(outputs, inputs), seen, {})
-    kind = Results if own.hidden else Weights
-    problem = kind(outputs, _groups(analysis, own, keep))
-    return Candidate(name, own, features, results, problem, seen, _cut_places(analysis, own, keep))
+    if features > most_features and mixable:
+        inputs = np.arange(size) if inputs is None else inputs
+        problem = Channels(outputs, inputs)
+        return Candidate(name, own, len(inputs), size, problem, own.activation, own.node.index, {})
+    groups, places = _groups(analysis, own, keep), _cut_places(analysis, own, keep)
+    mean = features * groups**0.5 > most_features
+    features = 1 if mean else features
+    if own.result is None or not after:
+        problem = Weights(outputs, groups, mean=mean)
+        return Candidate(name, own, features, results, problem, own.activation, own.node.index, places)
+    # The results are there already, if one waits for the node that reads them.
+    problem = Results(outputs, groups, mean=mean)
+    return Candidate(name, own, features, results, problem, own.result, after[0].index, places)
 
 
 def _features(analysis: Analysis, own: Sum) -> Any:
@@ -204,10 +253,10 @@ def _cut_places(analysis: Analysis, own: Sum, keep: Keep) -> dict[int, Positions
     return {place: rows for place, rows in found.items() if rows is not None}
 
 
-def _unsolvable(analysis: Analysis, own: Sum, keep: Keep, seen: Sequence[Node]) -> str:
+def _unsolvable(analysis: Analysis, own: Sum, keep: Keep, after: Sequence[Node]) -> str:
     """Why the weights cannot be solved for, or an empty string."""
     graph = analysis.graph
-    if not seen:
+    if own.hidden and not after:
         return "nothing reads its result"
     if isinstance(own.layout, Convolution) and _cut_places(analysis, own, keep):
         return "the positions that it works on are cut too"

@@ -19,6 +19,7 @@ from ..axes import Keep
 from ..capture import Watch, named_tensors
 from ..criteria import ToInputs, example_count, model_inputs
 from ._layer import HELD
+from ._memory import release_memory
 from ._report import RecoveryReport
 from ._student import Student
 from ._targets import Inputs, collect_targets
@@ -49,7 +50,7 @@ class Recovery:
 
     loader: Iterable[Any]
     batches: int | None = None
-    max_memory: int = 2 * 2**30
+    max_memory: int = 5 * 2**28
     rows_per_feature: int = 64
     sample_to_model_inputs: ToInputs | None = None
     progress: bool | None = None
@@ -121,6 +122,7 @@ def recover(original: Snapshot, small: Snapshot, keep: Keep, how: Recovery) -> R
             share=share,
             ended=watched,
         )
+    release_memory()
     seconds = {"original": time.perf_counter() - start}
     before = _error(wanted, _outputs(small, {number: batches[number] for number in judged}))
     start = time.perf_counter()

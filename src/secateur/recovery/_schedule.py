@@ -9,7 +9,7 @@ from math import ceil, prod
 import torch
 
 from ..axes import Analysis
-from ..capture import Source
+from ..capture import Node, Source
 from ..criteria import Origins
 
 FEWEST = 2048
@@ -62,8 +62,14 @@ def plan_schedule(
 
 
 def live_bytes(analysis: Analysis) -> list[int]:
-    """Bytes of activations that are needed when each node runs or later, by the node's index."""
+    """Bytes of activations that are there when each node runs, by the node's index.
+
+    A tensor is there as long as it is needed, and as long as a module runs that was called with it: the
+    caller's variables hold it.
+    """
     graph, origins = analysis.graph, Origins(analysis)
+    ends = {path: node.index for node in graph.nodes for path in _modules_around(node)}
+    made_in: dict[int, set[str]] = {}
     last: dict[int, int] = {}
     first: dict[int, int] = {}
     sizes: dict[int, int] = {}
@@ -75,7 +81,9 @@ def live_bytes(analysis: Analysis) -> list[int]:
                 continue
             sizes[base] = prod(whole.shape) * whole.dtype.itemsize
             first.setdefault(base, node.index)
-            last[base] = node.index
+            around = _modules_around(node)
+            entered = around - made_in.setdefault(base, around)
+            last[base] = max([node.index, last.get(base, 0), *(ends[path] for path in entered)])
     changes = [0] * (len(graph.nodes) + 1)
     for base, size in sizes.items():
         changes[first[base]] += size
@@ -86,6 +94,12 @@ def live_bytes(analysis: Analysis) -> list[int]:
         total += change
         alive.append(total)
     return alive
+
+
+def _modules_around(node: Node) -> set[str]:
+    """Paths of all modules whose code calls a node, but the model itself."""
+    parts = node.module.split(".") if node.module else []
+    return {".".join(parts[: count + 1]) for count in range(len(parts))}
 
 
 def sampled_positions(count: int, wanted: int, seed: Sequence[int]) -> torch.Tensor:

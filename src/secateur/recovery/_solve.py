@@ -10,36 +10,58 @@ import torch
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates, as shares of the mean square of a feature."""
 
+BLOCK = 256
+"""Columns of a matrix of second moments that are computed at once."""
+
 
 class Sums:
     """Second moments of features ``x``, errors ``e = y - (x W + b)`` and what is wanted, ``y``.
 
     Rows come as (groups, rows, features) and (groups, rows, outputs) in float32; sums are float64.
+    Products are taken in float32 of as many rows at once as there are features.
     """
 
     def __init__(self) -> None:
-        self._sums: list[torch.Tensor] = []
+        self._totals: list[torch.Tensor] = []
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._rows = 0
 
     def add(self, x: torch.Tensor, e: torch.Tensor, y: torch.Tensor) -> None:
         """Take in rows."""
         if not x.shape[1]:
             return
-        errors, results = _wide(e), _wide(y)
-        new = [
-            torch.tensor(float(x.shape[1]), dtype=torch.float64),
-            _wide(x.transpose(1, 2) @ x),
-            _wide(x.transpose(1, 2) @ e),
-            _wide(x).sum(1),
-            errors.sum(1),
-            errors.square().sum().cpu(),
-            results.sum(1),
-            results.square().sum().cpu(),
-        ]
-        self._sums = [a + b for a, b in zip(self._sums, new, strict=True)] if self._sums else new
+        self._waiting.append((x, e, y))
+        self._rows += x.shape[1]
+        # Few rows at a time would spend more on reading and writing the sums than on the products.
+        if self._rows >= x.shape[2]:
+            self._work_off()
+
+    @property
+    def _sums(self) -> list[torch.Tensor]:
+        self._work_off()
+        return self._totals
+
+    def _work_off(self) -> None:
+        """Sum what is waiting."""
+        if not self._waiting:
+            return
+        x, e, y = (torch.cat(parts, 1) for parts in zip(*self._waiting, strict=True))
+        self._waiting, self._rows = [], 0
+        if not self._totals:
+            self._totals = _zeros(x, e)
+        count, square, cross, features, errors, error, results, result = self._totals
+        count += x.shape[1]
+        _add_square(square, x)
+        _add(cross, x.transpose(1, 2) @ e)
+        _add(features, x.sum(1))
+        _add(errors, e.sum(1))
+        _add(error, _wide(e).square().sum())
+        _add(results, y.sum(1))
+        _add(result, _wide(y).square().sum())
 
     def __add__(self, other: Sums) -> Sums:
         both = Sums()
-        both._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
+        both._totals = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
         return both
 
     def reduce(self, total: Callable[..., None]) -> None:
@@ -135,12 +157,11 @@ def _only_bias(sums: Sums) -> Change:
 def _ridge(sums: Sums, ridge: float, bias: bool) -> Change | None:
     """None where the sums have no full rank even so."""
     square, cross, x, e = sums.parts
-    if bias:
-        square = square - x[:, :, None] * x[:, None] / sums.count
-        cross = cross - x[:, :, None] * e[:, None] / sums.count
+    share = -1 / sums.count if bias else 0.0
+    square = torch.baddbmm(square, x[:, :, None], x[:, None], alpha=share)
+    cross = torch.baddbmm(cross, x[:, :, None], e[:, None], alpha=share)
     diagonal = square.diagonal(dim1=1, dim2=2)
-    strength = ridge * diagonal.mean(1).clamp_min(1e-30)
-    square = square + torch.diag_embed(strength[:, None].expand_as(diagonal))
+    diagonal += ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-30)
     factor, failed = torch.linalg.cholesky_ex(square)
     if bool(failed.any()):
         return None
@@ -148,6 +169,29 @@ def _ridge(sums: Sums, ridge: float, bias: bool) -> Change | None:
     if not bias:
         return Change(weight, None)
     return Change(weight, (e - (x[:, None] @ weight)[:, 0]) / sums.count)
+
+
+def _zeros(x: torch.Tensor, e: torch.Tensor) -> list[torch.Tensor]:
+    """Sums over no rows, in float64; on the CPU if the device has none."""
+    device = torch.device("cpu") if x.device.type == "mps" else x.device
+    groups, _, features = x.shape
+    shapes = [(groups, features, features), (groups, features, e.shape[2]), (groups, features)]
+    each: Sequence[tuple[int, ...]] = [*shapes, (groups, e.shape[2]), (), (groups, e.shape[2]), ()]
+    sums = [torch.zeros(shape, dtype=torch.float64, device=device) for shape in each]
+    return [torch.zeros((), dtype=torch.float64), *sums]
+
+
+def _add_square(total: torch.Tensor, x: torch.Tensor) -> None:
+    """Add ``x^T x``, of which only the blocks on and above the diagonal are computed."""
+    for start in range(0, x.shape[2], BLOCK):
+        stop = start + BLOCK
+        block = x[..., start:stop].transpose(1, 2) @ x[..., start:]
+        _add(total[:, start:stop, start:], block)
+        _add(total[:, stop:, start:stop], block[..., BLOCK:].transpose(1, 2))
+
+
+def _add(total: torch.Tensor, more: torch.Tensor) -> None:
+    total += more.to(total.device)
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

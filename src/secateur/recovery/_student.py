@@ -14,6 +14,7 @@ from ..capture import Detail, Graph, Visit, Watch
 from ._batch_norm import StatisticsStop, find_batch_norms
 from ._layer import LayerStop
 from ._lockstep import Run
+from ._memory import release_memory
 from ._readers import find_twin_sums, find_twins
 from ._report import Stage
 from ._stops import Operands, Scene, Stop
@@ -127,6 +128,7 @@ class Student:
                         stages.append(stage)
                     if isinstance(stop, LayerStop) and stop.why:
                         self.skipped[stop.name] = stop.why
+                    release_memory()
                     told()
                 self._advance(len(batches), work)
         except BaseException:

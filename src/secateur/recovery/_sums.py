@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from ._layouts import Convolution, Dense, Layout, Stacked
 class Sum:
     """A weighted sum in a recorded graph: ids of its operands there, and how they are laid out.
 
-    ``hidden``: it is a part of a module that was recorded whole, and ``activation`` is the result.
+    ``result`` is what it gives, None where the node does more than the sum. ``hidden``: it is a part of
+    a module that was recorded whole, and only its result is seen, as ``activation`` too.
     """
 
     node: Node
@@ -26,6 +27,7 @@ class Sum:
     weight: int
     bias: int | None
     layout: Layout
+    result: int | None
     hidden: bool = False
 
 
@@ -50,6 +52,7 @@ def hidden_projection(operator: Operator | None) -> Sum | None:
         own["out_proj.weight"].id,
         None if bias is None else bias.id,
         Dense(swapped=not op.settings["batch_first"]),
+        operator.node.outputs[0],
         hidden=True,
     )
 
@@ -57,7 +60,8 @@ def hidden_projection(operator: Operator | None) -> Sum | None:
 def _sum(
     operator: Operator, activation: Operand, weight: Operand, bias: Operand | None, layout: Layout
 ) -> Sum:
-    return Sum(operator.node, activation.id, weight.id, None if bias is None else bias.id, layout)
+    node, bias_id = operator.node, None if bias is None else bias.id
+    return Sum(node, activation.id, weight.id, bias_id, layout, node.outputs[0])
 
 
 def _linear(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
@@ -65,6 +69,8 @@ def _linear(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
 
 
 def _addmm(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
+    if given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+        return None
     return _sum(operator, given["mat1"], given["mat2"], given["self"], Dense(transposed=True))
 
 
@@ -99,14 +105,25 @@ def _convolution(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
 
 def _recurrent(operator: Operator, given: Mapping[str, Any]) -> Sum | None:
     """The input projection of the first layer; of two directions the forward one."""
-    if "input" not in given or "params" not in given or given.get("bidirectional"):
+    if "input" not in given or "params" not in given:
         return None
-    params = given["params"]
-    bias = params[2] if given.get("has_biases") else None
-    return _sum(operator, given["input"], params[0], bias, Dense())
+    params, (has_biases, *_) = given["params"], given["settings"]
+    bias = params[2] if has_biases else None
+    return replace(_sum(operator, given["input"], params[0], bias, Dense()), result=None)
+
+
+def further_projections(operator: Operator | None) -> list[int]:
+    """Ids of a recurrent layer's input projections but the first: of other directions and layers."""
+    packet = None if operator is None else getattr(operator.node.op, "overloadpacket", None)
+    if operator is None or packet not in _RECURRENT or "params" not in operator.arguments:
+        return []
+    params, (_, layers, _, _, bidirectional, *_) = (operator.arguments[key] for key in ("params", "settings"))
+    each = len(params) // (layers * (2 if bidirectional else 1))
+    return [weight.id for weight in params[each::each]]
 
 
 _aten = torch.ops.aten
+_RECURRENT = (_aten.lstm, _aten.gru, _aten.rnn_tanh, _aten.rnn_relu)
 _BUILDERS: dict[Any, Callable[[Operator, Mapping[str, Any]], Sum | None]] = {
     _aten.linear: _linear,
     _aten.addmm: _addmm,
@@ -125,5 +142,5 @@ _BUILDERS: dict[Any, Callable[[Operator, Mapping[str, Any]], Sum | None]] = {
         ],
         _convolution,
     ),
-    **dict.fromkeys([_aten.lstm, _aten.gru, _aten.rnn_tanh, _aten.rnn_relu], _recurrent),
+    **dict.fromkeys(_RECURRENT, _recurrent),
 }

@@ -8,6 +8,7 @@ import torch
 
 from ..axes import Analysis, BatchNorm, batch_norm_of
 from ..capture import Node, Source
+from ._sums import Sum
 
 _aten = torch.ops.aten
 _ADDS = {_aten.add, _aten.add_}
@@ -28,6 +29,10 @@ class Surroundings:
 
     norm: BatchNorm | None = None
     stream: Stream | None = None
+
+    def takes_intercept_of(self, own: Sum) -> str | None:
+        """The running mean that takes the intercept of a layer without a bias."""
+        return self.norm.mean.name if self.norm is not None and own.bias is None else None
 
 
 class Readers:

@@ -75,8 +75,8 @@ def collect_targets(
         share: examples of a batch for each that was recorded.
         ended: called after every batch, with its number and what the model put out.
     """
-    # While a layer is solved for, its second moments are there about six times, in float64.
-    candidates, skipped = find_candidates(analysis, keep, most_features=int((memory / 2 / 6 / 8) ** 0.5))
+    # While a layer is solved for, its second moments are there five times, in float64.
+    candidates, skipped = find_candidates(analysis, keep, most_features=int((memory / 2 / 5 / 8) ** 0.5))
     features = {own.node.index: own.features for own in candidates}
     outputs = sum(own.results * own.features for own in candidates)
     # Half of the memory is for the rows that are kept: fewer a feature where that is too little.
@@ -98,7 +98,10 @@ def collect_targets(
     visits = [(taker.stream.seen, taker.see) for taker in takers if taker.stream is not None]
     visits += [(taker.own.seen, taker.take) for taker in takers]
     visits += [
-        (norm.node.index, _statistics(targets, norm, analysis, keep)) for norm in find_batch_norms(analysis)
+        (norm.node.index, _statistics(targets, norm, analysis, keep))
+        for norm in find_batch_norms(analysis)
+        if norm.mean.name not in {taker.mean for taker in takers}
+        and min(features, default=norm.node.index) < norm.node.index
     ]
     watch = Watch(analysis.graph, detail, visits=by_node(visits))
     with watch.ready(model):
@@ -144,10 +147,7 @@ class _Taker:
     ) -> None:
         self._targets, self.own = targets, own
         self.node = own.node.index
-        # A part of a module that was recorded whole is seen where others read the result.
-        names = (own.name + ".weight", own.name + ".bias") if own.sum.hidden else ()
-        ids = (own.sum.weight, own.sum.bias)
-        self._known = {id_: owned[name] for id_, name in zip(ids, names, strict=False) if id_ is not None}
+        self.mean = behind.takes_intercept_of(own.sum)
         self.stream = behind.stream if own.problem.streams else None
         if self.stream is not None:
             targets.scales[self.node] = _scale(behind.norm, owned, own)
@@ -165,12 +165,13 @@ class _Taker:
         seen, self._seen = self._seen, None
         if batch >= targets.schedule.batches[node]:
             return
-        operands = {**self._known, **operands}
-        x, weight = own.staying(operands[own.sum.activation].detach()), operands[own.sum.weight].detach()
-        bias = None if own.sum.bias is None else operands[own.sum.bias].detach()
-        targets.counts[node, batch] = own.problem.positions(layout, x, weight)
-        at = targets.positions(node, batch).to(x.device)
-        targets.wanted[node, batch] = own.problem.wanted(layout, x, weight, bias, at).cpu()
+        # Where the result is seen, weights are not, and not needed.
+        weight = operands.get(own.sum.weight)
+        bias = None if own.sum.bias is None else operands.get(own.sum.bias)
+        shown = own.staying(operands[own.shown].detach())
+        targets.counts[node, batch] = own.problem.places(layout, shown, weight)
+        at = targets.positions(node, batch).to(shown.device)
+        targets.wanted[node, batch] = own.problem.wanted(layout, shown, weight, bias, at).cpu()
         if seen is not None:
             rows = layout.results(own.staying(seen.detach()), at).float()
             targets.streams[node, batch] = own.problem.staying(rows).cpu()

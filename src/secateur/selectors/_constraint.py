@@ -22,7 +22,7 @@ class ChannelsConstraint:
         step: widths are multiples of this number. A group whose own size is none may stay whole.
 
     Raises:
-        LabelError: for a minimum above the maximum, or a step below 1.
+        LabelError: for a minimum above the maximum, a step below 1, or 1.5 labels.
 
     Example:
         >>> ChannelsConstraint(minimum=16, step=8).widths(36)
@@ -40,6 +40,12 @@ class ChannelsConstraint:
             raise LabelError(f"step is a positive number of labels, got {self.step!r}")
         if self.minimum < 0 or (self.maximum is not None and self.maximum <= 0):
             raise LabelError(f"minimum and maximum are numbers of labels or shares of them, got {self}")
+        limits = [limit for limit in (self.minimum, self.maximum) if limit is not None]
+        if any(limit >= 1 and limit != int(limit) for limit in limits):
+            raise LabelError(f"from 1 on minimum and maximum are whole numbers of labels, got {self}")
+        shares = [limit < 1 for limit in limits]
+        if len(set(shares)) == 1 and limits != sorted(limits):
+            raise LabelError(f"the minimum is above the maximum: {self}")
 
     def widths(self, size: int) -> list[int]:
         """The widths that a group of ``size`` labels may have, in ascending order; never none.

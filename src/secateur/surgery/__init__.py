@@ -26,6 +26,9 @@ from ._follow import follow as follow
 from ._follow import follow_sizes as follow_sizes
 from ._graph_module import graph_module as graph_module
 from ._masking import masked_model as masked_model
+from ._masking import rest as rest
+from ._masking import zero_out as zero_out
+from ._masking import zero_positions as zero_positions
 from ._plan import AttributeChange as AttributeChange
 from ._plan import Plan as Plan
 from ._plan import Refit as Refit

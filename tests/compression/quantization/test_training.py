@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compression.pruning.nets import SIDE, SimpleTorchModel
 from compression.quantization.nets import EVERYTHING, Residual, entry, evaluator_for, images, trained_like
+from secateur._errors import QuantizationError
 from secateur.compression import TorchEvaluator
 from secateur.compression.distillation import DynamicLayerwiseDistiller
 from secateur.compression.pruning import AGPPruner, L1NormPruner, SlimPruner, TaylorPruner
@@ -222,6 +223,30 @@ def test_an_interrupted_training_ends_the_same(kind: Any) -> None:
     assert torch.equal(again[0].eval()(images()), net.eval()(images()))
     ours, theirs = quantizer.get_calibration_config(), again[2].get_calibration_config()
     assert all(torch.equal(ours[m][n]["scale"], theirs[m][n]["scale"]) for m in ours for n in ours[m])
+
+
+def test_ranges_are_watched_from_a_step_on() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4))
+    entry = {"op_types": ["Linear"], "target_names": ["_input_", "weight"], "quant_dtype": "int8"}
+    quantizer = QATQuantizer(net, [entry], quant_start_step=3, watch_start_step=2)
+    scales, rounded = [], []
+    for size in (1.0, 2.0, 3.0, 4.0):
+        net(torch.full((2, 4), size))
+        known = quantizer.get_calibration_config()["0"].get("_input_0")
+        scales.append(None if known is None else float(known["tracked_max"]))
+        rounded.append(not torch.equal(net[0].weight, net[0]._parameters["weight"]))
+        quantizer.step()
+    assert scales[:2] == [None, None]
+    assert scales[2:] == [3.0, pytest.approx(0.99 * 3 + 0.01 * 4)]
+    assert rounded == [False, False, False, True]
+    again = QATQuantizer(nn.Sequential(nn.Linear(4, 4)), [entry], quant_start_step=3, watch_start_step=2)
+    again.load_state_dict(quantizer.state_dict())
+    again.bound_model(torch.full((2, 4), 100.0))
+    later = again.get_calibration_config()["0"]["_input_0"]["tracked_max"]
+    assert float(later) > 3.5, "a quantiser that goes on goes on watching"
+    with pytest.raises(QuantizationError, match="from 0 to quant_start_step=1"):
+        QATQuantizer(net, [entry], quant_start_step=1, watch_start_step=2)
 
 
 # -- the reference net of NNI ----------------------------------------------------------------------

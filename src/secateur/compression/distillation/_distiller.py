@@ -16,6 +16,7 @@ from ..base import Compressor
 from ..config import DISTILLATION
 from ..sites import Sites
 from ._links import Link, find_links
+from ._memory import Memory
 from ._projections import Projections
 from ._taps import Tap, tapped
 from ._teacher import asked
@@ -51,6 +52,9 @@ class TeacherModelBasedDistiller(Compressor):
         existed_wrappers: see :class:`~secateur.compression.base.Compressor`.
         dummy_input: inputs at which both models can be run to see shapes before training; by default those of
             the evaluator. Without any, the first batch shows them.
+        remember_teacher: ask the teacher once for a batch whose very tensors come again, epoch after epoch;
+            what it answered is kept as long as the batch. For a list of batches, not for a loader that
+            makes new ones.
 
     Raises:
         ConfigError: naming everything that is wrong with the list, links included.
@@ -72,11 +76,13 @@ class TeacherModelBasedDistiller(Compressor):
         existed_wrappers: Sites | None = None,
         *,
         dummy_input: Any = None,
+        remember_teacher: bool = False,
     ) -> None:
         if not (isfinite(origin_loss_lambda) and origin_loss_lambda >= 0):
             raise DistillationError(f"origin_loss_lambda is a number from 0 on, got {origin_loss_lambda}")
         self.teacher_model, self.teacher_predict = teacher_model, teacher_predict
         self.origin_loss_lambda = origin_loss_lambda
+        self._memory: Memory[list[list[list[Tensor]]]] | None = Memory() if remember_teacher else None
         self._projections = Projections()
         self._at_work: Evaluator | None = None
         super().__init__(model, config_list, evaluator, existed_wrappers, dummy_input=dummy_input)
@@ -166,7 +172,7 @@ class TeacherModelBasedDistiller(Compressor):
         finally:
             for link in self.links:
                 link.student.values = []
-        theirs = self._ask(lambda: self.teacher_predict(batch, self.teacher_model))
+        theirs = self._answers(batch)
         total = ours[0][0].new_zeros((), dtype=torch.float32)
         for link, values, wanted in zip(self.links, ours, theirs, strict=True):
             self._fit_calls(link, values, wanted)
@@ -174,6 +180,12 @@ class TeacherModelBasedDistiller(Compressor):
             found = torch.stack([self._distance(link, value, others) for value, *others in calls]).mean()
             total = total + link.target.settings.weight * found.to(total.device)
         return total
+
+    def _answers(self, batch: Any) -> list[list[list[Tensor]]]:
+        def ask() -> list[list[list[Tensor]]]:
+            return self._ask(lambda: self.teacher_predict(batch, self.teacher_model))
+
+        return ask() if self._memory is None else self._memory.of(batch, ask)
 
     @abstractmethod
     def _distance(self, link: Link, student: Tensor, teachers: list[Tensor]) -> Tensor:

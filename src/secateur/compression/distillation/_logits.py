@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from ..._errors import DistillationError, nearest
 from ...criteria import ToInputs, model_inputs
 from ._losses import LOSSES, TEMPERATURE, LossFunction, kl
+from ._memory import Memory
 from ._teacher import asked
 
 
@@ -29,6 +30,7 @@ class LogitsDistillation:
         sample_to_model_inputs: a function from a batch to ``(args, kwargs)`` for the teacher. By default a
             dict is keyword arguments, a tuple positional ones, of which the teacher gets as many as it has.
         read: which tensor of an output is meant; by default the output itself, its ``logits``, or its first.
+        remember_teacher: ask the teacher once for a batch whose very tensors come again.
 
     Raises:
         DistillationError: for an unknown method, or outputs of different shapes.
@@ -51,6 +53,7 @@ class LogitsDistillation:
         temperature: float = TEMPERATURE,
         sample_to_model_inputs: ToInputs | None = None,
         read: Callable[[Any], Tensor] | None = None,
+        remember_teacher: bool = False,
     ) -> None:
         if isinstance(method, str) and method not in LOSSES:
             raise DistillationError(
@@ -61,6 +64,7 @@ class LogitsDistillation:
         self.teacher, self.method, self.temperature = teacher, method, temperature
         self._to_inputs = sample_to_model_inputs or (lambda sample: model_inputs(teacher, sample))
         self._read = read or output_tensor
+        self._memory: Memory[Tensor] | None = Memory() if remember_teacher else None
 
     def __call__(self, output: Any, batch: Any) -> Tensor:
         """The loss of what the student gave for a batch, a number.
@@ -69,9 +73,9 @@ class LogitsDistillation:
             output: of the student; its tensor has shape ``(batch, ..., classes)``.
             batch: what the data loader gave.
         """
-        with asked(self.teacher):
-            args, kwargs = self._to_inputs(batch)
-            wanted = self._read(self.teacher(*args, **kwargs))
+        wanted = (
+            self._ask(batch) if self._memory is None else self._memory.of(batch, lambda: self._ask(batch))
+        )
         found = self._read(output)
         if not isinstance(self.method, str):
             return self.method(found, wanted)
@@ -83,6 +87,11 @@ class LogitsDistillation:
         if self.method == "kl":
             return kl(found, wanted, -1, self.temperature)
         return LOSSES[self.method](found, wanted, -1)
+
+    def _ask(self, batch: Any) -> Tensor:
+        with asked(self.teacher):
+            args, kwargs = self._to_inputs(batch)
+            return self._read(self.teacher(*args, **kwargs))
 
 
 def distill(
@@ -98,6 +107,7 @@ def distill(
     method: str | LossFunction = "kl",
     temperature: float = TEMPERATURE,
     sample_to_model_inputs: ToInputs | None = None,
+    remember_teacher: bool = False,
 ) -> list[float]:
     """Train a student to give what a teacher gives; no labels are needed.
 
@@ -117,6 +127,7 @@ def distill(
         method: see :class:`LogitsDistillation`.
         temperature: see :class:`LogitsDistillation`.
         sample_to_model_inputs: a function from a batch to ``(args, kwargs)``, for both models.
+        remember_teacher: see :class:`LogitsDistillation`.
 
     Returns:
         The mean loss of every epoch.
@@ -137,7 +148,11 @@ def distill(
     if student is teacher:
         raise DistillationError("student and teacher are one model: give a copy, copy.deepcopy(model)")
     distillation = LogitsDistillation(
-        teacher, method=method, temperature=temperature, sample_to_model_inputs=sample_to_model_inputs
+        teacher,
+        method=method,
+        temperature=temperature,
+        sample_to_model_inputs=sample_to_model_inputs,
+        remember_teacher=remember_teacher,
     )
     to_inputs = sample_to_model_inputs or (lambda sample: model_inputs(student, sample))
     means: list[float] = []

@@ -22,10 +22,25 @@ DECAY = 0.99
 
 
 class Tracked(Quantized):
-    """A target whose range is that of the weight, or the exponential mean of the batches of training."""
+    """A target whose range is that of the weight, or the exponential mean of the batches of training.
+
+    Attributes:
+        awake: whether ranges are watched in training.
+    """
+
+    awake = True
 
     def watch(self, value: Tensor) -> None:
-        """See :meth:`Quantized.watch`."""
+        """See :meth:`Quantized.watch`; what is no function of a norm, :meth:`refresh` has seen already."""
+        seen = self.target.kind is TargetKind.PARAMETER and self.chain is None and self.known
+        if (self.awake or self.watching) and not seen:
+            self._take(value)
+
+    def refresh(self, value: Tensor) -> None:
+        """See :meth:`Quantized.refresh`."""
+        self._take(value)
+
+    def _take(self, value: Tensor) -> None:
         least, most = block_range(value, self.blocks(value))
         if self.tracked is not None and self.target.kind is not TargetKind.PARAMETER:
             self._check_shape(self.tracked[0], value)
@@ -33,10 +48,6 @@ class Tracked(Quantized):
             least = DECAY * before[0] + (1 - DECAY) * least
             most = DECAY * before[1] + (1 - DECAY) * most
         self.fit(least, most)
-
-    def refresh(self, value: Tensor) -> None:
-        """See :meth:`Quantized.refresh`."""
-        self.watch(value)
 
 
 class TrainedQuantizer(Quantizer):
@@ -75,9 +86,11 @@ class QATQuantizer(TrainedQuantizer):
         quant_start_step: steps before values are rounded; ranges are watched from the beginning.
         existed_wrappers: see :class:`Quantizer`.
         dummy_input: see :class:`Quantizer`.
+        watch_start_step: steps before ranges are watched, at most ``quant_start_step``: what is watched long
+            before values are rounded is forgotten by then, and takes time.
 
     Raises:
-        QuantizationError: for a start before step 0.
+        QuantizationError: for a start before step 0, or ranges that are watched after values are rounded.
 
     Example:
         >>> import torch
@@ -101,15 +114,21 @@ class QATQuantizer(TrainedQuantizer):
         existed_wrappers: Sites | None = None,
         *,
         dummy_input: Any = None,
+        watch_start_step: int = 0,
     ) -> None:
         if quant_start_step < 0:
             raise QuantizationError(f"quant_start_step is 0 or more, got {quant_start_step}")
-        self.quant_start_step = quant_start_step
+        if not 0 <= watch_start_step <= quant_start_step:
+            raise QuantizationError(
+                f"watch_start_step is from 0 to quant_start_step={quant_start_step}, got {watch_start_step}"
+            )
+        self.quant_start_step, self.watch_start_step = quant_start_step, watch_start_step
         super().__init__(model, config_list, evaluator, existed_wrappers, dummy_input=dummy_input)
 
     def _reading(self, target: Target) -> Quantized:
         reading = Tracked(target)
         reading.on = reading.on and self.quant_start_step == 0
+        reading.awake = self.watch_start_step == 0
         return reading
 
     @property
@@ -117,9 +136,24 @@ class QATQuantizer(TrainedQuantizer):
         """See :meth:`Compressor.needed_steps`."""
         return max(0, self.quant_start_step - self.steps)
 
+    @property
+    def rounds_now(self) -> bool:
+        """See :meth:`Quantizer.rounds_now`."""
+        return self.steps >= self.quant_start_step
+
     def step(self, grad_scale: float = 1.0) -> None:
         """See :meth:`Quantizer.step`."""
         super().step(grad_scale)
+        self._wake()
         if self.steps == self.quant_start_step:
             for reading in self.readings.values():
                 reading.on = reading.settings.apply_method != "bypass"
+
+    def _wake(self) -> None:
+        for reading in self.readings.values():
+            assert isinstance(reading, Tracked)
+            reading.awake = self.steps >= self.watch_start_step
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        super()._set_state(state)
+        self._wake()

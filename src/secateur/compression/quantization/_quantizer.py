@@ -281,7 +281,13 @@ class Quantizer(Compressor):
     def step(self, grad_scale: float = 1.0) -> None:
         """See :meth:`Compressor.step`; the ranges of the weights follow the weights."""
         super().step(grad_scale)
-        self.refresh()
+        if self.rounds_now:
+            self.refresh()
+
+    @property
+    def rounds_now(self) -> bool:
+        """Whether values are rounded already, and not only from a later step on."""
+        return True
 
     def _finished(self) -> None:
         self._require_known()

@@ -1,0 +1,6 @@
+"""``python -m secateur``: the command, for where it is not on the path."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()
