@@ -133,7 +133,7 @@ def photos(seed: int) -> Case:
         rate=3e-5,
         steps=24,
         selector=secateur.KnapsackLabelSelector(
-            0.37,
+            0.41,
             IntegerWork(),
             channels_constraint=secateur.ChannelsConstraint(step=CHANNELS),
             verbose=False,
