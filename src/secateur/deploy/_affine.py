@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..operators import DEQUANTIZE
 from ._constants import Values, buffer, constants_of
 
 _ATEN = torch.ops.aten
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
 CONVOLUTIONS = {
     getattr(getattr(_ATEN, name), overload)
     for name in ("conv1d", "conv2d", "conv3d")
@@ -100,7 +100,7 @@ def _called(user: fx.Node, layer: fx.Node, x: Tensor, values: Values) -> Tensor:
 
 def _scaled(program: fx.GraphModule, weight: fx.Node, factor: Tensor, values: Values) -> fx.Node | None:
     """A weight times a factor for each row; None where integers cannot take it."""
-    if weight.target is not _DEQUANTIZE:
+    if weight.target is not DEQUANTIZE:
         value = values[weight].detach()
         spread = factor.reshape(-1, *[1] * (value.dim() - 1))
         return buffer(program, (value.double() * spread).to(value.dtype), "weight", values)
@@ -116,6 +116,6 @@ def _scaled(program: fx.GraphModule, weight: fx.Node, factor: Tensor, values: Va
         buffer(program, (scale.double() * factor.abs()).to(scale.dtype), "scale", values),
         buffer(program, zero_point.expand(rows), "zero", values),
     ]
-    node = program.graph.call_function(_DEQUANTIZE, (*given, 0))
-    node.meta["val"] = values[node] = _DEQUANTIZE(*(values[source] for source in given), 0)
+    node = program.graph.call_function(DEQUANTIZE, (*given, 0))
+    node.meta["val"] = values[node] = DEQUANTIZE(*(values[source] for source in given), 0)
     return node

@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..operators import AVERAGE, DEQUANTIZE, QUANTIZE
 from ._constants import Values, buffer, constants_of
 from ._moves import is_move
 
 _ATEN = torch.ops.aten
-_QUANTIZE = torch.ops.secateur.quantize.default
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
-_AVERAGE = torch.ops.secateur.global_average.default
 _POOLS = {
     _ATEN.adaptive_avg_pool1d.default,
     _ATEN.adaptive_avg_pool2d.default,
@@ -37,7 +35,7 @@ def average_integers(program: fx.GraphModule) -> None:
 
 def _is_global_average(node: fx.Node) -> bool:
     source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node) or source.target is not _DEQUANTIZE or source.args[3] is not None:
+    if not isinstance(source, fx.Node) or source.target is not DEQUANTIZE or source.args[3] is not None:
         return False
     dims = source.meta["val"].dim()
     if node.target in _POOLS:
@@ -53,7 +51,7 @@ def _quantised_later(node: fx.Node) -> fx.Node | None:
     while len(node.users) == 1:
         (node,) = node.users
         if not is_move(node):
-            return node if node.target is _QUANTIZE and node.args[3] is None else None
+            return node if node.target is QUANTIZE and node.args[3] is None else None
     return None
 
 
@@ -62,10 +60,10 @@ def _replace(program: fx.GraphModule, node: fx.Node, later: fx.Node, values: Val
     assert isinstance(image, fx.Node)
     whole = torch.ops.secateur.global_average(image.meta["val"])
     with program.graph.inserting_before(node):
-        made = program.graph.call_function(_AVERAGE, (image,))
+        made = program.graph.call_function(AVERAGE, (image,))
         given = buffer(program, scale, "scale"), buffer(program, zero, "zero"), None
-        steps = program.graph.call_function(_QUANTIZE, (made, *given))
-        mean = program.graph.call_function(_DEQUANTIZE, (steps, *given))
+        steps = program.graph.call_function(QUANTIZE, (made, *given))
+        mean = program.graph.call_function(DEQUANTIZE, (steps, *given))
         flat = mean
         if node.meta["val"].dim() == 2:
             flat = program.graph.call_function(_ATEN.flatten.using_ints, (mean, 1))

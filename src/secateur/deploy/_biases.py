@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..operators import LIMITS
+from ..operators import DEQUANTIZE, LIMITS
 from ._affine import LAYERS
 from ._constants import Values, buffer, constants_of
 from ._moves import origin_of
 
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
 _LONGEST = 2**30
 """Of a bias: the sums have as much room again in an int32."""
 
@@ -37,7 +36,7 @@ def quantize_biases(program: fx.GraphModule) -> None:
 def _scale_of_input(layer: fx.Node, values: Values) -> Tensor | None:
     """Scale of the input, shape (); None where input or weight is not of integers, or has other scales."""
     source, weight = origin_of(layer.args[0]), _node(layer.args[1])
-    if any(side.target is not _DEQUANTIZE for side in (source, weight)):
+    if any(side.target is not DEQUANTIZE for side in (source, weight)):
         return None
     if source.args[3] is not None or weight.args[3] not in (None, 0):
         return None
@@ -71,8 +70,8 @@ def _coarsen(program: fx.GraphModule, layer: fx.Node, source: Tensor, values: Va
                 (zeros, "zero"),
             )
         ]
-        node = program.graph.call_function(_DEQUANTIZE, (*given, 0))
-    node.meta["val"] = values[node] = _DEQUANTIZE(*(values[part] for part in given), 0)
+        node = program.graph.call_function(DEQUANTIZE, (*given, 0))
+    node.meta["val"] = values[node] = DEQUANTIZE(*(values[part] for part in given), 0)
     layer.update_arg(1, node)
 
 
@@ -87,6 +86,6 @@ def _quantize_bias(program: fx.GraphModule, layer: fx.Node, source: Tensor, valu
             for value, hint in ((steps.to(torch.int32), "bias"), (scale, "scale"), (zero, "zero"))
         ]
         axis = 0 if scale.dim() else None
-        node = program.graph.call_function(_DEQUANTIZE, (*given, axis))
+        node = program.graph.call_function(DEQUANTIZE, (*given, axis))
     node.meta["val"] = bias
     layer.update_arg(2, node)

@@ -54,15 +54,31 @@ def to_pt2(
     def write(
         program: fx.GraphModule, given: tuple[Any, ...], named: dict[str, Any], file: Path
     ) -> Deployment:
-        shapes = batch_shapes((given, named)) if dynamic_batch else None
-        saved = torch.export.export(program, given, named, dynamic_shapes=shapes, strict=False)
-        torch.export.save(saved, file)
-        module = torch.export.load(file).module()
-        return Deployment(Flat(module), f"PyTorch {torch.__version__.partition('+')[0]}", file)
+        save_program(program, given, named, file, dynamic_batch=dynamic_batch)
+        return Deployment(Flat(torch.export.load(file).module()), pytorch(), file)
 
     return deployed(
         write, model, args, path, kwargs, dynamic_batch, quantize, original, samples, threads, runs
     )
+
+
+def save_program(
+    program: fx.GraphModule,
+    given: tuple[Any, ...],
+    named: dict[str, Any],
+    file: Path,
+    *,
+    dynamic_batch: bool,
+) -> None:
+    """Write a program as a ``.pt2`` file."""
+    shapes = batch_shapes((given, named)) if dynamic_batch else None
+    saved = torch.export.export(program, given, named, dynamic_shapes=shapes, strict=False)
+    torch.export.save(saved, file)
+
+
+def pytorch() -> str:
+    """PyTorch with its version, for reports."""
+    return f"PyTorch {torch.__version__.partition('+')[0]}"
 
 
 def to_openvino(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..operators import AVERAGE, DEQUANTIZE, QUANTIZE
 from ._activations import bounds_of
 from ._affine import CONVOLUTIONS, LAYERS
 from ._constants import constants_of, drop_unread
@@ -19,9 +20,6 @@ from ._moves import origin_of
 from ._program import program_of
 
 _ATEN = torch.ops.aten
-_QUANTIZE = torch.ops.secateur.quantize.default
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
-_AVERAGE = torch.ops.secateur.global_average.default
 _SUMS = {_ATEN.add.Tensor, _ATEN.add_.Tensor}
 _TINY = torch.finfo(torch.float32).eps
 
@@ -75,7 +73,7 @@ def with_integer_kernels(program: fx.GraphModule) -> fx.GraphModule:
     program = copy.deepcopy(program)
     rewriter = _Rewriter(program)
     for node in list(program.graph.nodes):
-        if node.target is _QUANTIZE:
+        if node.target is QUANTIZE:
             rewriter.requantized(node)
     for node in list(program.graph.nodes):
         if node.target is _ATEN.linear.default:
@@ -135,7 +133,7 @@ class _Rewriter:
             return self._layer(node, scale, zero)
         if node.target in _SUMS and node.kwargs.get("alpha", 1) == 1:
             return self._sum(node, scale, zero)
-        source = self._steps(node.args[0]) if node.target is _AVERAGE else None
+        source = self._steps(node.args[0]) if node.target is AVERAGE else None
         if source is None:
             return None
         mean = IntegerMean((source.scale, scale), (int(source.zero), int(zero)))
@@ -178,7 +176,7 @@ class _Rewriter:
 
     def _constant(self, argument: Any) -> _Steps | None:
         """Stored integers that are dequantised, a scale for each of their rows or one for all."""
-        if not isinstance(argument, fx.Node) or argument.target is not _DEQUANTIZE:
+        if not isinstance(argument, fx.Node) or argument.target is not DEQUANTIZE:
             return None
         given: tuple[Any, ...] = argument.args
         steps, scale, zero, axis = given
@@ -192,12 +190,12 @@ class _Rewriter:
             return None
         origin = origin_of(argument)
         given: tuple[Any, ...] = origin.args
-        if origin.target is not _DEQUANTIZE or given[0] in self.values or given[3] is not None:
+        if origin.target is not DEQUANTIZE or given[0] in self.values or given[3] is not None:
             return None
         steps, scale, zero, _ = given
         if origin is not argument:
             with self.program.graph.inserting_after(argument):
-                steps = self.program.graph.call_function(_QUANTIZE, (argument, scale, zero, None))
+                steps = self.program.graph.call_function(QUANTIZE, (argument, scale, zero, None))
             steps.meta["val"] = argument.meta["val"].to(torch.uint8)
         return _Steps(steps, self._value(scale), self._value(zero))
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .._errors import DeploymentError
 from ..capture import map_tensors, untouched, unwrap
-from ..operators import along
+from ..operators import DEQUANTIZE, QUANTIZE, along
 from ._affine import fold_affine
 from ._averages import average_integers
 from ._biases import quantize_biases
@@ -19,8 +19,6 @@ from ._constants import Values, buffer, constants_of, drop_unread, fold_constant
 from ._identities import drop_identities
 
 _FAKE = torch.ops.secateur.fake_quantize.default
-_QUANTIZE = torch.ops.secateur.quantize.default
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
 _WIDE = 254
 """Steps that a range has to span so that the integer type's own end can stand for the range's end."""
 
@@ -159,7 +157,7 @@ def _integers(module: fx.GraphModule, node: fx.Node, values: Values) -> fx.Node:
         )
         source.meta["val"] = node.meta["val"]
     given = buffer(module, scale, "scale"), buffer(module, shifted, "zero")
-    steps = module.graph.call_function(_QUANTIZE, (source, *given, axis))
+    steps = module.graph.call_function(QUANTIZE, (source, *given, axis))
     steps.meta["val"] = torch.empty_like(node.meta["val"], dtype=torch.uint8)
     return _dequantized(module, steps, scale, shifted, axis, node.meta["val"])
 
@@ -168,7 +166,7 @@ def _dequantized(
     module: fx.GraphModule, steps: fx.Node, scale: Tensor, zero_point: Tensor, axis: int | None, like: Tensor
 ) -> fx.Node:
     given = buffer(module, scale, "scale"), buffer(module, zero_point, "zero")
-    node = module.graph.call_function(_DEQUANTIZE, (steps, *given, axis))
+    node = module.graph.call_function(DEQUANTIZE, (steps, *given, axis))
     node.meta["val"] = like
     return node
 

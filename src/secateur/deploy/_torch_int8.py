@@ -12,19 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from ..operators import LIMITS
+from ..operators import AVERAGE, DEQUANTIZE, LIMITS, QUANTIZE
 from ._calibrated import Calibration
 from ._common import deployed
 from ._constants import Values, buffer, constants_of, drop_unread
-from ._exported import Flat
+from ._exported import Flat, pytorch, save_program
 from ._extras import needed
 from ._measure import Deployment
-from ._program import batch_shapes
 from ._report import DeployReport
-
-_QUANTIZE = torch.ops.secateur.quantize.default
-_DEQUANTIZE = torch.ops.secateur.dequantize.default
-_AVERAGE = torch.ops.secateur.global_average.default
 
 
 def to_torch_int8(
@@ -65,12 +60,10 @@ def to_torch_int8(
     def write(
         program: fx.GraphModule, given: tuple[Any, ...], named: dict[str, Any], file: Path
     ) -> Deployment:
-        shapes = batch_shapes((given, named)) if dynamic_batch else None
         decompose(program)
-        saved = torch.export.export(program, given, named, dynamic_shapes=shapes, strict=False)
-        torch.export.save(saved, file)
+        save_program(program, given, named, file, dynamic_batch=dynamic_batch)
         runner = TorchInt8Model(file)
-        runtime = f"PyTorch {torch.__version__.partition('+')[0]}, torchao {torchao.__version__}"
+        runtime = f"{pytorch()}, torchao {torchao.__version__}"
         return Deployment(runner, runtime, file, runner.kernels(*given, **named))
 
     return deployed(
@@ -130,10 +123,10 @@ def decompose(program: fx.GraphModule) -> None:
     """Put the operators of PT2E in place of ours; in place."""
     values = constants_of(program)
     for node in list(program.graph.nodes):
-        if node.target not in (_QUANTIZE, _DEQUANTIZE, _AVERAGE):
+        if node.target not in (QUANTIZE, DEQUANTIZE, AVERAGE):
             continue
         with program.graph.inserting_before(node):
-            new = _mean(program, node) if node.target is _AVERAGE else _decomposed(program, node, values)
+            new = _mean(program, node) if node.target is AVERAGE else _decomposed(program, node, values)
         new.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(new)
         program.graph.erase_node(node)
@@ -155,7 +148,7 @@ def _decomposed(program: fx.GraphModule, node: fx.Node, values: Values) -> fx.No
     if dtype is torch.int32:  # a bias: its kernels take floats
         return buffer(program, values[node], "bias")
     low, high = LIMITS[dtype]
-    quantizes = node.target is _QUANTIZE
+    quantizes = node.target is QUANTIZE
     if axis is None:
         operator = operators.quantize_per_tensor if quantizes else operators.dequantize_per_tensor
         arguments = (source, float(values[scale]), int(values[zero]), low, high, dtype)

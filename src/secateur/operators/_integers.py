@@ -80,3 +80,9 @@ def _(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = None) -> 
 @global_average.register_fake
 def _(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:2], *[1] * (x.dim() - 2)))
+
+
+QUANTIZE = torch.ops.secateur.quantize.default
+"""As nodes of a graph call them: :func:`quantize`, :func:`dequantize` and :func:`global_average`."""
+DEQUANTIZE = torch.ops.secateur.dequantize.default
+AVERAGE = torch.ops.secateur.global_average.default

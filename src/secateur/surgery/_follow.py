@@ -34,10 +34,12 @@ MOST_GUESSES = 8
 def follow(code: Followed) -> Following:
     """Find how the code can follow a cut of every group, and the groups that it cannot follow."""
     groups, blocked = list(code.structure.groups), list[tuple[Leaf, str]]()
+    made = trials(groups)
+    made = made if code.writes_sizes else made[:1]
     while True:
         following = Following(dict(code.layer_bindings))
-        left = _follow_trials(code, groups, following)
-        failed = _untried(code, left, following)
+        left = _follow_trials(code, groups, following, made)
+        failed = _untried(code, left, following, made)
         if not failed:
             break
         # Relations in which these groups grew back say nothing without them: begin anew.
@@ -49,24 +51,23 @@ def follow(code: Followed) -> Following:
     return following
 
 
-def _follow_trials(code: Followed, groups: list[Group], following: Following) -> list[Group]:
+def _follow_trials(
+    code: Followed, groups: list[Group], following: Following, made: list[Sizes]
+) -> list[Group]:
     """Make the code follow every trial; returns the groups that it can follow.
 
     The first finds most; the others find sizes that the code takes to be equal, and that were so by chance.
     """
-    for sizes in _trials(code):
+    for sizes in made:
         groups = _follow_trial(code, groups, following, sizes)
     return groups
 
 
-def _trials(code: Followed) -> list[Sizes]:
-    made = trials(code.structure.groups)
-    return made if code.writes_sizes else made[:1]
-
-
-def _untried(code: Followed, groups: list[Group], following: Following) -> list[tuple[Leaf, str]]:
+def _untried(
+    code: Followed, groups: list[Group], following: Following, made: list[Sizes]
+) -> list[tuple[Leaf, str]]:
     """Groups that grew back in every trial, for the sake of a relation, and that the code cannot follow."""
-    cuts = [trial_cut(code, groups, following, sizes) for sizes in _trials(code)]
+    cuts = [trial_cut(code, groups, following, sizes) for sizes in made]
     tried = {axis for keep in cuts for axis, positions in keep.items() if len(positions) < axis.size}
     untried = [group for group in groups if group.size > 1 and group.axis not in tried]
     if not untried:
