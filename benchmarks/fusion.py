@@ -1,6 +1,6 @@
 """Pruned, quantised and distilled in one run, against one after another; then deployed and measured.
 
-    python benchmarks/fusion.py                                     # everything, about 15 minutes
+    python benchmarks/fusion.py                                     # everything, about 25 minutes
     python benchmarks/fusion.py --task digits
     python benchmarks/fusion.py --table docs/benchmarks-fusion.md   # from the records, no run
 
@@ -10,10 +10,17 @@ ImageNet weights) and ``sentences`` (all-MiniLM-L6-v2). The cut is the same for 
 EfficientNet-Lite0 what saves most time of integer kernels) and recovery without training. One after another
 is a third of the steps with the user's own loss, a third with the original as teacher, a third of
 quantisation-aware training; in one run is the teacher from the first step, and values are rounded in the last
-quarter. Beside a teacher, the user's own loss counts half; teachers are asked once for each batch. The cut
-and the learning rate of EfficientNet-Lite0 were chosen among about ten on the pictures that the table is
-about: a point of its agreement is noise. Records are kept line by line in ``build/fusion.jsonl``, so that an
-interrupted run goes on.
+sixth. Beside a teacher, the user's own loss counts half; teachers are asked once for each batch.
+
+The cost and target of EfficientNet-Lite0's cut, budgets, rates and the share of rounded steps were chosen
+without a look at what the tables are about, on parts of what is for training: the upper three fifths of the
+left half of each photograph against the lower ones; sentences that are in neither part; of the digits, three
+fifths of the training halves of other seeds against two fifths (halves are drawn anew for each seed, so
+single digits recur). On the digits both kinds of training have the rate that was best for them, of three;
+elsewhere the rate is the same for all. EfficientNet-Lite0 is trained with its norms folded, all-MiniLM-L6-v2
+without dropout, by all ways alike.
+
+Records are kept line by line in ``build/fusion.jsonl``, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -48,7 +55,7 @@ measured and how.
 - **in floats**: the same two against the simulation in floats that was trained; see
   [deployment](deploy.md#the-simulation-integer-for-integer) for why it differs in deep networks.
 """
-SEEDS = {"digits": 5, "photos": 1, "sentences": 1}
+SEEDS = {"digits": 10, "photos": 1, "sentences": 1}
 NUMBERS = (
     "seconds",
     "simulated",
@@ -187,14 +194,17 @@ def table(lines: dict[str, Record]) -> str:
     return "\n".join(rows)
 
 
-def goals(lines: dict[str, Record]) -> str:
-    """What is asked for, and whether it is reached."""
+def goals(key: str, lines: dict[str, Record]) -> str:
+    """What is asked for, and whether it is reached; of sentences, neither speed nor size."""
     apart, once, half = (lines[way] for way in [*WAYS][-3:])
     faster, smaller = (min(way[field] for way in (once, half)) for field in ("faster", "smaller"))
     top1, near = (min(line[field] for line in lines.values()) for field in ("top1", "near"))
-    checks = [
+    sizes = [
         (f"{faster:.1f} times faster than the float original (3)", faster >= 3),
         (f"{smaller:.1f} times smaller (8)", smaller >= 8),
+    ]
+    checks = [
+        *(sizes if key != "sentences" else []),
         (f"the same top-1 as the simulation: {top1:.2%} (99.5 %)", top1 >= 0.995),
         (f"within one step of it: {near:.2%} (99 %)", near >= 0.99),
         _against("in one run", once, apart),
@@ -220,14 +230,14 @@ def page(records: dict[str, Record]) -> str:
             missing = [way for way in WAYS if way not in lines]
             parts += [
                 table(lines),
-                goals(lines) if not missing else f"Not measured yet: {'; '.join(missing)}.",
+                goals(key, lines) if not missing else f"Not measured yet: {'; '.join(missing)}.",
             ]
     parts.append("\n".join(sorted({record["versions"] for record in records.values()})))
     return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--task", choices=CASES, action="append", help="only these; others as recorded")
     parser.add_argument("--again", action="store_true", help="forget what is recorded of these tasks")
     parser.add_argument("--table", type=Path, help="write the page, from the records alone")

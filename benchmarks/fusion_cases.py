@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from fusion_cost import IntegerWork
+from fusion_cost import IntegerTime
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+from secateur.folding import fold_batch_norm
 from secateur.recovery import output_probe
 
 CHANNELS = 16
@@ -36,11 +37,13 @@ class Case:
         loss: the user's own, of an output and a batch.
         quality: of a model, in per cent.
         method: of distillation, on the model's output.
-        rate: learning rate at the start; it falls to nothing by a cosine.
+        rates: learning rates at the start of trainings one after another, and of one run with everything at
+            work; they fall to nothing by a cosine.
         steps: the budget of training.
         selector: says what is cut.
         scored: the loss that labels are scored by; by default ``loss``.
-        frozen_norms: whether BatchNorm keeps its statistics in training, as suits few and unusual pictures.
+        folded: whether BatchNorm is folded into the layers before any training, as suits few and unusual
+            pictures, whose statistics are no better than its own; channels are then last in memory.
         ignored: modules that are not cut.
     """
 
@@ -55,11 +58,11 @@ class Case:
     loss: Callable[[Any, Any], Tensor]
     quality: Callable[[nn.Module], float]
     method: str
-    rate: float
+    rates: tuple[float, float]
     steps: int
     selector: Any
     scored: Callable[[Any, Any], Tensor] | None = None
-    frozen_norms: bool = False
+    folded: bool = False
     ignored: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -70,8 +73,10 @@ class Case:
         with secateur.ReconstructionCriterion(ir) as collect:
             for batch in self.calibration[:4]:
                 (self.scored or self.loss)(collect(batch), batch).backward()
-        small = ir.prune(labels=self.selector.select(ir), recover=self.calibration)
-        return small.model
+        small = ir.prune(labels=self.selector.select(ir), recover=self.calibration).model
+        if not self.folded:
+            return small
+        return fold_batch_norm(small, self.args, self.kwargs)[0].to(memory_format=torch.channels_last)
 
     def small(self) -> nn.Module:
         """A copy of the cut model."""
@@ -99,8 +104,8 @@ def digits(seed: int) -> Case:
         loss=lambda output, batch: F.cross_entropy(output, batch[1]),
         quality=lambda model: task.accuracy(model, test),
         method="kl",
-        rate=2e-3,
-        steps=84,
+        rates=(1e-3, 2e-3),
+        steps=168,
         selector=secateur.UniformLabelSelector(0.75, round_to=CHANNELS),
     )
 
@@ -113,7 +118,8 @@ def photos(seed: int) -> Case:
     pictures = task.photographs()
     shown, hidden = task.Photos().parts(pictures)
     model = task.lite0()
-    learn, test = task.crops(shown, 512, seed), task.crops(hidden, 384, seed + 1000)
+    learn, test = task.crops(shown, 2048, seed), task.crops(hidden, 384, seed + 1000)
+    learn = learn.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         labels = torch.cat([model(x).argmax(1) for x in learn.split(64)])
         wanted = torch.cat([model(x).log_softmax(1) for x in test.split(64)])
@@ -125,21 +131,21 @@ def photos(seed: int) -> Case:
         args=(test[:1],),
         kwargs={},
         batches=batches,
-        calibration=batches[:8],
+        calibration=batches[:16],
         test=list(test.split(32)),
         loss=lambda output, batch: F.cross_entropy(output, batch[1]),
         quality=lambda model: task.compare(model, test, wanted)[0],
         method="kl",
-        rate=3e-5,
-        steps=24,
+        rates=(2e-4, 2e-4),
+        steps=192,
         selector=secateur.KnapsackLabelSelector(
-            0.41,
-            IntegerWork(),
+            0.48,
+            IntegerTime(credit=0.1),
             channels_constraint=secateur.ChannelsConstraint(step=CHANNELS),
             verbose=False,
         ),
         scored=task.drawing(seed),
-        frozen_norms=True,
+        folded=True,
     )
 
 
@@ -152,6 +158,9 @@ def sentences(seed: int) -> Case:
 
     torch.manual_seed(seed)
     model = task.Embedder(task.folder()).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # the answers are those of the model without it
     tokenizer = AutoTokenizer.from_pretrained(task.folder())
     chosen = random.Random(seed).sample(task.sentences(), 512 + task.TEST)
     length = {"padding": "max_length", "truncation": True, "max_length": task.LENGTH}
@@ -178,8 +187,8 @@ def sentences(seed: int) -> Case:
         loss=lambda output, batch: 1 - (output * batch["embedding"]).sum(1).mean(),
         quality=lambda model: 100 * task.cosine(model, test, wanted),
         method="cosine",
-        rate=1e-4,
-        steps=24,
+        rates=(1e-4, 1e-4),
+        steps=96,
         selector=secateur.UniformLabelSelector(0.5, round_to=CHANNELS),
         scored=lambda output, batch: output_probe(output, draws),
         ignored=tuple(name for name, _ in model.named_modules() if name.endswith("attention.self")),

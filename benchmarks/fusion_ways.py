@@ -29,18 +29,15 @@ def teach(batch: Any, teacher: nn.Module) -> Any:
     return run(teacher, batch)
 
 
-def evaluator_of(case: Case, model: nn.Module, steps: int) -> TorchEvaluator:
+def evaluator_of(case: Case, model: nn.Module, steps: int, rate: float) -> TorchEvaluator:
     """An ordinary training: AdamW, a cosine, the user's own loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), case.rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     def train(
         model: nn.Module, optimizer: Any, step: Any, schedule: Any, max_steps: int, max_epochs: Any
     ) -> None:
         model.train()
-        for module in model.modules() if case.frozen_norms else ():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.training = False  # not eval(): those of timm hold an activation
         for batch in islice(cycle(case.batches), max_steps):
             optimizer.zero_grad()
             step(batch, model).backward()
@@ -56,17 +53,17 @@ def evaluator_of(case: Case, model: nn.Module, steps: int) -> TorchEvaluator:
 
 def trained(case: Case, model: nn.Module, steps: int) -> nn.Module:
     """With the user's own loss."""
-    evaluator = evaluator_of(case, model, steps)
+    evaluator = evaluator_of(case, model, steps, case.rates[0])
     evaluator.bind_model(model)
     evaluator.train(max_steps=steps)
     evaluator.unbind_model()
     return model
 
 
-def quantizer_of(case: Case, model: nn.Module, steps: int, start: int = 0) -> QATQuantizer:
-    """Ranges begin with those of calibration data; frozen norms are not watched in training."""
+def quantizer_of(case: Case, model: nn.Module, steps: int, rate: float, start: int = 0) -> QATQuantizer:
+    """Ranges begin with those of calibration data."""
     config_list = int8_config_list(model, case.args, case.kwargs)
-    evaluator = evaluator_of(case, model, steps)
+    evaluator = evaluator_of(case, model, steps, rate)
     quantizer = QATQuantizer(model, config_list, evaluator, start, watch_start_step=max(0, start - 5))
     for batch in case.calibration[:2]:
         args, kwargs = model_inputs(model, batch)
@@ -80,7 +77,7 @@ def taught(case: Case, model: nn.Module, steps: int, quantizer: QATQuantizer | N
     given: dict[str, Any] = {"teacher_model": case.model, "teacher_predict": teach}
     given |= {"remember_teacher": True, "origin_loss_lambda": 0.5}
     if quantizer is None:
-        evaluator = evaluator_of(case, model, steps)
+        evaluator = evaluator_of(case, model, steps, case.rates[0])
         distiller = DynamicLayerwiseDistiller(model, config_list, evaluator, **given)
     else:
         distiller = DynamicLayerwiseDistiller.from_compressor(quantizer, config_list, **given)
@@ -104,13 +101,13 @@ def pruned(case: Case) -> nn.Module:
 def quantised(case: Case) -> nn.Module:
     model = copy.deepcopy(case.model)
     config_list = int8_config_list(model, case.args, case.kwargs)
-    PtqQuantizer(model, config_list).calibrate(case.calibration)
+    PtqQuantizer(model, config_list, is_bias_correction=True).calibrate(case.calibration)
     return model
 
 
 def both(case: Case) -> nn.Module:
     model = case.small()
-    quantizer_of(case, model, case.steps).compress(max_steps=case.steps)
+    quantizer_of(case, model, case.steps, case.rates[0]).compress(max_steps=case.steps)
     return model
 
 
@@ -118,14 +115,15 @@ def one_after_another(case: Case) -> nn.Module:
     """A third of the budget for each: to get over the cut, to learn from the original, to be quantised."""
     third = case.steps // 3
     model = taught(case, trained(case, case.small(), third), third)
-    quantizer_of(case, model, third).compress(max_steps=third)
+    quantizer_of(case, model, third, case.rates[0]).compress(max_steps=third)
     return model
 
 
 def fused(case: Case, share: float = 1.0) -> nn.Module:
-    """Everything in one training, for a share of the budget; rounded in the last quarter of it."""
+    """Everything in one training, for a share of the budget; rounded in the last sixth of it."""
     model, steps = case.small(), int(case.steps * share)
-    return taught(case, model, steps, quantizer_of(case, model, steps, start=steps - steps // 4))
+    quantizer = quantizer_of(case, model, steps, case.rates[1], start=steps - steps // 6)
+    return taught(case, model, steps, quantizer)
 
 
 WAYS: dict[str, Callable[[Case], nn.Module]] = {

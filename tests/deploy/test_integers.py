@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -60,6 +62,41 @@ def test_a_sum_and_a_mean_round_to_even() -> None:
     assert mean(image).flatten().tolist() == [0, 2]
 
 
+def test_a_sum_rounds_where_the_runtime_does(tmp_path: Path) -> None:
+    """All pairs of integers; at 102 and 187, in exact numbers 166.500002, the order of roundings decides."""
+    scales = torch.tensor([0.012054337188601494, 0.011091833002865314, 0.013349310494959354])
+    zeros = (112, 131, 129)
+    every = torch.arange(256, dtype=torch.uint8)
+    a, b = torch.meshgrid(every, every, indexing="ij")
+    total = IntegerSum((scales[0], scales[1], scales[2]), zeros)(a, b)
+    assert total[102, 187] == 167
+    assert torch.equal(total, quantised_sum(a, b, scales, zeros))
+
+
+def quantised_sum(
+    a: torch.Tensor, b: torch.Tensor, scales: torch.Tensor, zeros: tuple[int, int, int]
+) -> torch.Tensor:
+    """ONNX Runtime's own ``QLinearAdd``."""
+    byte, shape = onnx.TensorProto.UINT8, list(a.shape)
+    known = [
+        onnx.numpy_helper.from_array(value.numpy(), name)
+        for name, value in [
+            *((f"scale{index}", scale) for index, scale in enumerate(scales)),
+            *((f"zero{index}", torch.tensor(zero, dtype=torch.uint8)) for index, zero in enumerate(zeros)),
+        ]
+    ]
+    names = ["a", "scale0", "zero0", "b", "scale1", "zero1", "scale2", "zero2"]
+    node = onnx.helper.make_node("QLinearAdd", names, ["c"], domain="com.microsoft")
+    given, made = ([onnx.helper.make_tensor_value_info(x, byte, shape) for x in part] for part in ("ab", "c"))
+    graph = onnx.helper.make_graph([node], "sum", given, made, known)
+    domains = [
+        onnx.helper.make_opsetid(domain, version) for domain, version in (("", 17), ("com.microsoft", 1))
+    ]
+    model = onnx.helper.make_model(graph, opset_imports=domains, ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"a": a.numpy(), "b": b.numpy()})[0])
+
+
 def test_the_runtime_computes_the_same_integers(quantised: Quantised) -> None:
     agreement = quantised.report.agreement
     assert (agreement.top1, agreement.max_error) == (1.0, 0.0)
@@ -98,6 +135,16 @@ def test_branches_pools_and_heads_agree(tmp_path: Path) -> None:
     assert (report.agreement.top1, report.agreement.max_error) == (1.0, 0.0)
 
 
+def test_rows_of_a_sequence_are_added_to_in_floats(tmp_path: Path) -> None:
+    """Sums of linear layers between sequences become floats before the bias comes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(2), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 5)).eval()
+    report = deployed(net, tmp_path)
+    assert report.kernels["MatMulIntegerToFloat"] == 2
+    assert "DequantizeLinear" not in report.kernels
+    assert (report.agreement.top1, report.agreement.max_error) == (1.0, 0.0)
+
+
 def test_a_bias_that_is_too_long_for_its_weight(tmp_path: Path) -> None:
     """A channel whose weight is next to nothing still has its bias, and so has the rest of the layer."""
     torch.manual_seed(0)
@@ -110,9 +157,10 @@ def test_a_bias_that_is_too_long_for_its_weight(tmp_path: Path) -> None:
     assert report.float_agreement.relative_error < 0.02
 
 
-def test_a_float_model_has_no_kernels_of_integers() -> None:
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_float_model_has_no_kernels_of_integers(rows: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    integers = to_integers(net, (images(2),))
+    integers = to_integers(net, (images(rows),))
     assert not {IntegerLayer, IntegerSum, IntegerMean} & {type(part) for part in integers.children()}
     x = images(5)
     torch.testing.assert_close(integers(x), net(x), atol=1e-6, rtol=1e-6)

@@ -13,7 +13,8 @@ from torch import nn
 import secateur
 from deployable import Quantised, images, network
 from secateur._errors import DeploymentError
-from secateur.deploy import OnnxModel, to_onnx
+from secateur.compression.quantization import PtqQuantizer
+from secateur.deploy import OnnxModel, int8_config_list, to_onnx
 
 
 def test_the_runtime_runs_integer_kernels_only(quantised: Quantised) -> None:
@@ -77,6 +78,17 @@ def test_weights_take_a_quarter_of_the_bytes(tmp_path: Path) -> None:
     assert 3.5 < report.smaller <= 4.0
     assert report.kernels["QLinearConv"] == 2
     assert type(wide[0]) is nn.Conv2d, "the model that was given is left alone"
+
+
+def test_calibration_keeps_the_means_of_outputs(tmp_path: Path) -> None:
+    model, x = network(), images(256)
+    with torch.no_grad():
+        rounded, _ = PtqQuantizer(network(), int8_config_list(model, (x[:2],))).calibrate([x])
+        apart = (rounded(x) - model(x)).mean(0).abs().max()
+        report = to_onnx(model, (x[:2],), tmp_path / "a.onnx", quantize=[x], runs=1)
+        assert report.model is not None
+        corrected = (report.model(x) - model(x)).mean(0).abs().max()
+    assert corrected < 0.2 * apart
 
 
 def test_a_float_model_is_equal_and_its_batch_norm_folded(tmp_path: Path) -> None:

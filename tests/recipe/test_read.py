@@ -24,6 +24,7 @@ MISTAKES = {
     "steps: []\n": r"line 3, .*steps: ",
     "stepz:\n  - prune: {ratio: 0.5}\n": r"stepz: unknown key; did you mean 'steps'",
     "steps:\n  - deploy: {to: onxn}\n": r"line 4, .*to: .*'onnx'",
+    "steps:\n  - deploy: {max_batch: 8}\n": r"line 4, .*max_batch is for executorch",
     "steps:\n  - train: {epochs: 1}\n": r"line 4, .*loss: is missing",
     "steps:\n  - deploy:\n  - quantize:\n": r"step 2, quantize, needs data.calibrate or data.train",
     "steps:\n  - distill:\n": r"step 1, distill, needs data.train",

@@ -111,6 +111,15 @@ def test_everything_in_one_training(write: Write, tmp_path: Path) -> None:
     assert "QLinearConv" in report.notes
 
 
+@pytest.mark.slow
+def test_executorch_is_a_way_out(write: Write, tmp_path: Path) -> None:
+    pytest.importorskip("executorch")
+    text = SHORT.replace("file: digits.onnx", "to: executorch, file: digits.pte, max_batch: 1024")
+    deployed = run(write(text), out=tmp_path / "out").steps[-1]
+    assert "xnnpack.int8.convolution" in deployed.notes
+    assert deployed.figures["top-1 agreement"] >= 0.99
+
+
 def test_only_deployment_follows_a_fused_training(write: Write) -> None:
     text = SHORT.replace("  - quantize:\n", "  - fuse: {prune: [{op_names: [nowhere], sparse_ratio: 0.5}]}\n")
     with pytest.raises(RecipeError, match="nowhere"):

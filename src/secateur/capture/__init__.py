@@ -16,6 +16,7 @@ from ._graph import map_tree as map_tree
 from ._modules import ModuleStack as ModuleStack
 from ._modules import owned_tensors as owned_tensors
 from ._modules import unwrap as unwrap
+from ._operators import gives_views as gives_views
 from ._operators import is_composite as is_composite
 from ._operators import is_inplace_view as is_inplace_view
 from ._pytree import map_tensors as map_tensors
@@ -31,3 +32,4 @@ from ._state import untouched as untouched
 from ._state import without_gc as without_gc
 from ._watch import Visit as Visit
 from ._watch import Watch as Watch
+from ._written_once import written_once as written_once

@@ -101,6 +101,7 @@ class Graph:
         call: leaves (tensors as :class:`Ref`) and pytree spec of ``(args, kwargs)``.
         result: likewise of what the model returned.
         module_types: class of every module by path.
+        called: paths of the modules whose forward was called; a list of modules is never.
         shadow: the copy of the model, with ghosts for tensors, that was run; None after a real run.
         seconds: wall time of the recorded run.
     """
@@ -113,6 +114,7 @@ class Graph:
     call: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
     result: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
     module_types: dict[str, type] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
     shadow: torch.nn.Module | None = None
     seconds: float = 0.0
 

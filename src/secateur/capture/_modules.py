@@ -93,13 +93,16 @@ def _tensors_inside(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]
 class ModuleStack:
     """Knows which module's forward is running, by torch's own global forward hooks.
 
-    ``modules`` holds every module by its path.
+    Attributes:
+        modules: every module by its path.
+        called: paths of those whose forward was called while the body of :meth:`watching` ran.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = dict(model.named_modules())
         self._paths = {module: path for path, module in self.modules.items()}
         self._stack: list[str] = [""]
+        self.called: set[str] = set()
 
     @property
     def path(self) -> str:
@@ -132,6 +135,7 @@ class ModuleStack:
         path = self._paths.get(module)
         if path is not None:
             self._stack.append(path)
+            self.called.add(path)
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         path = self._paths.get(module)

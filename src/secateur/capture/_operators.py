@@ -30,6 +30,14 @@ def may_alias(op: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def gives_views(op: Any) -> bool:
+    """Whether the results of ``op`` are declared to be views of its first operand."""
+    schema = getattr(op, "_schema", None)
+    aliases = [] if schema is None else [result.alias_info for result in schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+@lru_cache(maxsize=4096)
 def is_inplace_view(op: Any) -> bool:
     """Whether ``op`` gives its first operand another shape, as ``transpose_`` does."""
     return torch.Tag.inplace_view in getattr(op, "tags", ())

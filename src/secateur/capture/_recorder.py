@@ -169,6 +169,7 @@ class Recorder(TorchDispatchMode):
         # Each tensor that was written into, as it was: its shape and memory, and its values.
         self._before_write: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._paused = False
+        self.graph.called = self._stack.called
         self.graph.module_types = {path: type(module) for path, module in self._stack.modules.items()}
         for source, name, tensor in owned_tensors(model):
             self._register(tensor, source, name)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..axes import Dim, Structure
-from ..capture import Node
+from ..capture import Node, gives_views
 from ._functions import Widths
 from ._macs import node_macs
 from ._settle import Settling, size_of
@@ -97,12 +97,7 @@ class PredictedLatency:
 
 def _takes_time(node: Node) -> bool:
     """Whether a node is worth timing: it reads a tensor and makes another one."""
-    schema = getattr(node.op, "_schema", None)
-    if not node.outputs or not node.inputs:
-        return False
-    return schema is None or not any(
-        result.alias_info is not None and not result.alias_info.is_write for result in schema.returns
-    )
+    return bool(node.outputs and node.inputs) and not gives_views(node.op)
 
 
 class _OperatorTime:

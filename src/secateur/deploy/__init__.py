@@ -4,6 +4,8 @@ from ..folding import FoldReport as FoldReport
 from ..folding import fold_batch_norm as fold_batch_norm
 from ._compare import Agreement as Agreement
 from ._config_list import int8_config_list as int8_config_list
+from ._executorch import ExecutorchModel as ExecutorchModel
+from ._executorch import to_executorch as to_executorch
 from ._exported import OpenVinoModel as OpenVinoModel
 from ._exported import to_openvino as to_openvino
 from ._exported import to_pt2 as to_pt2

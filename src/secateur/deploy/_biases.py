@@ -12,6 +12,7 @@ from ._affine import LAYERS
 from ._constants import Values, buffer, constants_of
 from ._moves import origin_of
 
+_LINEAR = torch.ops.aten.linear.default
 _LONGEST = 2**30
 """Of a bias: the sums have as much room again in an int32."""
 
@@ -22,15 +23,22 @@ def quantize_biases(program: fx.GraphModule) -> None:
     Its scale is the product of theirs, so the integers add up without a conversion; the error is at most half
     of that product, far below a step of the output. A channel with next to no weight beside its bias gets a
     coarser scale of the weight, in which the bias has 30 bits: what the weight gave was below that.
+
+    The bias of a linear layer between tensors of more than two dimensions stays as it is: runtimes multiply
+    matrices of integers there, make floats of the sums, and add the bias to these.
     """
     values = constants_of(program)
     for node in list(program.graph.nodes):
-        if node.target in LAYERS and len(node.args) > 2 and node.args[2] in values:
+        if _takes_integers(node) and len(node.args) > 2 and node.args[2] in values:
             source = _scale_of_input(node, values)
             if source is not None:
                 _coarsen(program, node, source, values)
                 _quantize_bias(program, node, source, values)
     program.graph.eliminate_dead_code()
+
+
+def _takes_integers(node: fx.Node) -> bool:
+    return node.target in LAYERS and (node.target is not _LINEAR or node.meta["val"].dim() == 2)
 
 
 def _scale_of_input(layer: fx.Node, values: Values) -> Tensor | None:

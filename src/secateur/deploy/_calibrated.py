@@ -19,13 +19,13 @@ Calibration = Iterable[Any]
 def calibrated(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], batches: Calibration
 ) -> nn.Module:
-    """A copy of the model that simulates 8 bits at the ranges seen in ``batches``.
+    """A copy of the model that simulates 8 bits at the ranges seen in ``batches``, with biases corrected.
 
     Raises:
         QuantizationError: if there is no batch.
     """
     copied = copy_with(unwrap(model), lambda source, name, tensor: like(tensor.detach().clone(), tensor))
-    quantizer = PtqQuantizer(copied, int8_config_list(copied, args, kwargs))
+    quantizer = PtqQuantizer(copied, int8_config_list(copied, args, kwargs), is_bias_correction=True)
     with torch.no_grad():
         quantizer.calibrate(batches)
     return quantizer.bound_model

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import DeploymentError
 from ..capture import named_tensors, untouched
+from ._caches import without_caches
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _STEPS = 255
@@ -52,7 +53,7 @@ def agreement(reference: nn.Module, deployed: nn.Module, inputs: Iterable[Inputs
         DeploymentError: if outputs differ in number or shape, or there is none.
     """
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    with untouched(reference):
+    with untouched(reference), without_caches(reference):
         for args, kwargs in inputs:
             wanted = dict(named_tensors(reference(*args, **kwargs), "output"))
             given = deployed(*args, **kwargs)

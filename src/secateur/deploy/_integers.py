@@ -17,7 +17,7 @@ from ._affine import CONVOLUTIONS, LAYERS
 from ._constants import constants_of, drop_unread
 from ._kernels import IntegerLayer, IntegerMean, IntegerSum
 from ._moves import origin_of
-from ._program import program_of
+from ._program import export_inputs, program_of
 
 _ATEN = torch.ops.aten
 _SUMS = {_ATEN.add.Tensor, _ATEN.add_.Tensor}
@@ -62,7 +62,10 @@ def to_integers(
         >>> (integers(x) - simulated(x)).abs().max() < 0.05
         tensor(True)
     """
-    return with_integer_kernels(program_of(model, args, kwargs, dynamic_batch=dynamic_batch))
+    given, named = args, dict(kwargs or {})
+    if dynamic_batch:
+        given, named = export_inputs(given, named)
+    return with_integer_kernels(program_of(model, given, named, dynamic_batch=dynamic_batch))
 
 
 def with_integer_kernels(program: fx.GraphModule) -> fx.GraphModule:
@@ -71,6 +74,7 @@ def with_integer_kernels(program: fx.GraphModule) -> fx.GraphModule:
     A program without such computes in floats as before.
     """
     program = copy.deepcopy(program)
+    _add_apart(program)
     rewriter = _Rewriter(program)
     for node in list(program.graph.nodes):
         if node.target is QUANTIZE:
@@ -78,11 +82,33 @@ def with_integer_kernels(program: fx.GraphModule) -> fx.GraphModule:
     for node in list(program.graph.nodes):
         if node.target is _ATEN.linear.default:
             rewriter.linear(node)
+    _drop_activations(program)
     program.graph.eliminate_dead_code()
     program.delete_all_unused_submodules()
     drop_unread(program)
     program.recompile()
     return program
+
+
+def _add_apart(program: fx.GraphModule) -> None:
+    """Let biases of floats be added behind linear layers, as where kernels make floats of sums; in place."""
+    for node in list(program.graph.nodes):
+        bias = node.args[2] if node.target is _ATEN.linear.default and len(node.args) > 2 else None
+        if not isinstance(bias, fx.Node) or bias.target is DEQUANTIZE:
+            continue
+        with program.graph.inserting_after(node):
+            added = program.graph.call_function(_ATEN.add.Tensor, (node, bias))
+        added.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(added, delete_user_cb=lambda user, added=added: user is not added)
+        node.args = node.args[:2]
+
+
+def _drop_activations(program: fx.GraphModule) -> None:
+    """Take out activations that became part of a kernel; those in place do not count as dead code."""
+    for node in reversed(program.graph.nodes):
+        alone = all(len(source.users) == 1 for source in node.all_input_nodes)
+        if bounds_of(node) is not None and not node.users and alone:
+            program.graph.erase_node(node)
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,7 @@ class _Rewriter:
 
     def linear(self, node: fx.Node) -> None:
         """Put a kernel in place of a linear layer of integers whose output is of floats."""
-        kernel = self._layer(node, None, None) if node.meta["val"].dim() == 2 else None
+        kernel = self._layer(node, None, None)
         if kernel is not None:
             self._put(node, *kernel)
 

@@ -72,6 +72,9 @@ class IntegerLayer(nn.Module):
 class IntegerSum(nn.Module):
     """The sum of two tensors of integers: ``a · (sₐ/s) + (b · (s_b/s) + c)``, each step rounded to float32.
 
+    With the zero points, ``c = z - (zₐ · (sₐ/s) + z_b · (s_b/s))``. A product and what is added to it are one
+    step, but for that of ``z_b``.
+
     Args:
         scales: of both operands and of the result, float32 of shape ().
         zeros: their zero points.
@@ -80,8 +83,8 @@ class IntegerSum(nn.Module):
     def __init__(self, scales: tuple[Tensor, Tensor, Tensor], zeros: tuple[int, int, int]) -> None:
         super().__init__()
         one, other = scales[0] / scales[2], scales[1] / scales[2]
-        self.one, self.other = nn.Buffer(one), nn.Buffer(other)
-        self.constant = nn.Buffer(zeros[2] - (one * zeros[0] + other * zeros[1]))
+        zero = _multiplied_and_added(torch.tensor(zeros[0]), one, other * zeros[1])
+        self.one, self.other, self.constant = nn.Buffer(one), nn.Buffer(other), nn.Buffer(zeros[2] - zero)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two times uint8 to uint8."""

@@ -25,7 +25,7 @@ _MOVES = {
 
 def is_move(node: fx.Node) -> bool:
     """Whether it gives back some of the values that it got, in another place or shape, and zeros at most."""
-    return node.target in _MOVES or _pads_zeros(node)
+    return node.target in _MOVES or pads_zeros(node)
 
 
 def origin_of(argument: Any) -> fx.Node:
@@ -34,7 +34,8 @@ def origin_of(argument: Any) -> fx.Node:
     return origin_of(argument.args[0]) if is_move(argument) else argument
 
 
-def _pads_zeros(node: fx.Node) -> bool:
+def pads_zeros(node: fx.Node) -> bool:
+    """Whether it adds zeros around what it got."""
     if node.target is _ATEN.constant_pad_nd.default:
         return not (len(node.args) > 2 and bool(node.args[2]))
     if node.target is not _ATEN.pad.default:

@@ -15,8 +15,11 @@ from ..operators import DEQUANTIZE, QUANTIZE, along
 from ._affine import fold_affine
 from ._averages import average_integers
 from ._biases import quantize_biases
-from ._constants import Values, buffer, constants_of, drop_unread, fold_constants
+from ._caches import without_caches
+from ._constants import Values, attribute, buffer, constants_of, drop_unread, fold_constants
 from ._identities import drop_identities
+from ._linear_form import use_linear_form
+from ._lookups import look_up_integers, multiply_in_floats
 
 _FAKE = torch.ops.secateur.fake_quantize.default
 _WIDE = 254
@@ -33,7 +36,8 @@ def program_of(
     """The model as a graph of operators in which what was simulated is done.
 
     A weight whose quantisation is simulated is stored as int8 and dequantised; an activation is quantised and
-    dequantised; a bias between two such is int32. Everything that depends on parameters alone, such as the
+    dequantised; a bias between two such is int32; rows of a stored table are looked up before they are
+    dequantised. Everything that depends on parameters alone, such as the
     folding of BatchNorm into a weight before it is quantised, is computed now.
 
     Args:
@@ -48,7 +52,11 @@ def program_of(
     program = exported(model, args, kwargs, dynamic_batch=dynamic_batch).module(check_guards=False)
     assert isinstance(program, fx.GraphModule)
     drop_identities(program)
+    use_linear_form(program)
+    _share_grids(program)
     fold_constants(program, _store)
+    look_up_integers(program)
+    multiply_in_floats(program, {torch.ops.aten.linear.default})  # ONNX Runtime sees it of convolutions
     fold_affine(program)
     _quantize_activations(program)
     average_integers(program)
@@ -75,7 +83,7 @@ def exported(
     model = unwrap(model)
     shapes = batch_shapes((tuple(args), dict(kwargs or {}))) if dynamic_batch else None
     try:
-        with untouched(model):
+        with untouched(model), without_caches(model):
             return torch.export.export(
                 model, tuple(args), dict(kwargs or {}), dynamic_shapes=shapes, strict=False
             )
@@ -89,7 +97,7 @@ def exported(
 
 def batch_shapes(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     """Which dimensions of ``(args, kwargs)`` are free: the first of every tensor that has the batch there."""
-    batch = _batch(inputs)
+    batch = batch_of(inputs)
 
     def shape(leaf: Any) -> Any:
         free = isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == batch
@@ -108,17 +116,51 @@ def batch_shapes(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
 
 def export_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Inputs that torch.export takes for a batch of any size: one row would count as a constant."""
-    if _batch((args, kwargs)) != 1:
+    if batch_of((args, kwargs)) != 1:
         return args, kwargs
     return map_tensors((args, kwargs), lambda x: torch.cat([x, x]) if x.dim() and len(x) == 1 else x)
 
 
-def _batch(inputs: Any) -> int | None:
+def batch_of(inputs: Any) -> int | None:
+    """Size of the batch: of the first dimension of the first tensor."""
     leaves = tree_leaves(inputs)
     return next((leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), None)
 
 
 # -- rewriting ---------------------------------------------------------------------------------------
+
+
+def _share_grids(module: fx.GraphModule) -> None:
+    """Put a tensor on the same grid once, whoever reads it, in place.
+
+    A tied weight is stored once then, and an activation that layers read on their own is quantised once.
+    """
+    parameters: dict[tuple[Any, ...], fx.Node] = {}
+    activations: dict[tuple[Any, ...], fx.Node] = {}
+    for node in list(module.graph.nodes):
+        if _writes(node):
+            activations.clear()
+        if node.target is _FAKE:
+            stays = all(source.op == "get_attr" for source in node.all_input_nodes)
+            given = tuple(_told_apart(module, part) for part in (*node.args[1:], *node.kwargs.items()))
+            first = (parameters if stays else activations).setdefault((node.args[0], *given), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                module.graph.erase_node(node)
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether it may change a tensor in place."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+def _told_apart(module: fx.GraphModule, part: Any) -> Any:
+    """What tells an argument from others: of one number its value, otherwise itself."""
+    if not isinstance(part, fx.Node) or part.op != "get_attr":
+        return part
+    value = attribute(module, str(part.target))
+    return value.item() if value.numel() == 1 else part
 
 
 def _store(module: fx.GraphModule, node: fx.Node, value: Tensor, values: Values) -> fx.Node:

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from ..operators import AVERAGE, DEQUANTIZE, LIMITS, QUANTIZE
 from ._calibrated import Calibration
 from ._common import deployed
-from ._constants import Values, buffer, constants_of, drop_unread
+from ._constants import drop_unread
 from ._exported import Flat, pytorch, save_program
 from ._extras import needed
 from ._measure import Deployment
+from ._moves import is_move
+from ._pt2e import QuantizedGraph, decompose
 from ._report import DeployReport
+
+_FLOATS = {torch.ops.aten.max_pool1d.default}
+"""What moves values of floats alone."""
 
 
 def to_torch_int8(
@@ -61,6 +65,7 @@ def to_torch_int8(
         program: fx.GraphModule, given: tuple[Any, ...], named: dict[str, Any], file: Path
     ) -> Deployment:
         decompose(program)
+        _suit_onednn(program)
         save_program(program, given, named, file, dynamic_batch=dynamic_batch)
         runner = TorchInt8Model(file)
         runtime = f"{pytorch()}, torchao {torchao.__version__}"
@@ -96,7 +101,7 @@ class TorchInt8Model(nn.Module):
     def kernels(self, *args: Any, **kwargs: Any) -> Mapping[str, int]:
         """How often each operator runs at inputs of these shapes."""
         nodes = self._for(args, kwargs).graph.nodes
-        names = (str(node.target) for node in nodes if node.op == "call_function")
+        names = (str(node.target) for node in nodes if isinstance(node.target, torch._ops.OpOverload))
         return dict(Counter(name.rpartition(".")[0] for name in names))
 
     def _for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
@@ -108,6 +113,18 @@ class TorchInt8Model(nn.Module):
         return self._lowered[shapes]
 
 
+def _suit_onednn(program: fx.GraphModule) -> None:
+    """Let layers stand directly between integers, where torchao finds them; in place."""
+    suit = QuantizedGraph(program)
+    for node in suit.every(suit.quantize):
+        suit.merge_activations(node)
+    for node in [node for node in program.graph.nodes if is_move(node) and node.target not in _FLOATS]:
+        suit.move_integers(node)
+    program.graph.eliminate_dead_code()
+    drop_unread(program)
+    program.recompile()
+
+
 def _lowering() -> Any:
     """torchao's function; what importing it changes of inductor's settings is changed back."""
     from torch._inductor import config
@@ -117,43 +134,3 @@ def _lowering() -> Any:
     config.pre_grad_custom_pass = kept
     module = needed("torchao.quantization.pt2e.lowering", "quant", "TorchInt8Model")
     return module.lower_pt2e_quantized_to_x86
-
-
-def decompose(program: fx.GraphModule) -> None:
-    """Put the operators of PT2E in place of ours; in place."""
-    values = constants_of(program)
-    for node in list(program.graph.nodes):
-        if node.target not in (QUANTIZE, DEQUANTIZE, AVERAGE):
-            continue
-        with program.graph.inserting_before(node):
-            new = _mean(program, node) if node.target is AVERAGE else _decomposed(program, node, values)
-        new.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(new)
-        program.graph.erase_node(node)
-    program.graph.eliminate_dead_code()
-    drop_unread(program)
-    program.recompile()
-
-
-def _mean(program: fx.GraphModule, node: fx.Node) -> fx.Node:
-    dims = list(range(2, node.meta["val"].dim()))
-    return program.graph.call_function(torch.ops.aten.mean.dim, (node.args[0], dims, True))
-
-
-def _decomposed(program: fx.GraphModule, node: fx.Node, values: Values) -> fx.Node:
-    operators = torch.ops.quantized_decomposed
-    given: tuple[Any, ...] = node.args
-    source, scale, zero, axis = given
-    dtype = values[zero].dtype
-    if dtype is torch.int32:  # a bias: its kernels take floats
-        return buffer(program, values[node], "bias")
-    low, high = LIMITS[dtype]
-    quantizes = node.target is QUANTIZE
-    if axis is None:
-        operator = operators.quantize_per_tensor if quantizes else operators.dequantize_per_tensor
-        arguments = (source, float(values[scale]), int(values[zero]), low, high, dtype)
-    else:
-        operator = operators.quantize_per_channel if quantizes else operators.dequantize_per_channel
-        zeros = buffer(program, values[zero].to(torch.int64), "zero")
-        arguments = (source, scale, zeros, axis, low, high, dtype)
-    return program.graph.call_function(operator.default, arguments)

@@ -112,10 +112,17 @@ class Deploy(Section):
     """Write the model for a runtime, run it there, and compare."""
 
     kind: Literal["deploy"] = "deploy"
-    to: Literal["onnx", "pt2", "openvino", "torch_int8"] = "onnx"
+    to: Literal["onnx", "pt2", "openvino", "torch_int8", "executorch"] = "onnx"
     file: str | None = None
     dynamic_batch: bool = True
+    max_batch: Annotated[int, Field(ge=2)] | None = None
     runs: Annotated[int, Field(ge=1)] = 50
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Deploy:
+        if self.max_batch is not None and self.to != "executorch":
+            raise ValueError("max_batch is for executorch: elsewhere a dynamic batch has no bound")
+        return self
 
 
 Step: TypeAlias = Annotated[Prune | Train | Distill | Quantize | Fuse | Deploy, Field(discriminator="kind")]

@@ -17,7 +17,15 @@ from ..compression.distillation import LogitsDistillation
 from ..compression.pruning import AGPPruner, FPGMPruner, L1NormPruner, L2NormPruner, LevelPruner
 from ..compression.quantization import LsqQuantizer, PtqQuantizer, QATQuantizer, Quantizer
 from ..criteria import model_inputs
-from ..deploy import DeployReport, int8_config_list, to_onnx, to_openvino, to_pt2, to_torch_int8
+from ..deploy import (
+    DeployReport,
+    int8_config_list,
+    to_executorch,
+    to_onnx,
+    to_openvino,
+    to_pt2,
+    to_torch_int8,
+)
 from ..speedups import speedup
 from ._context import Context
 from ._names import resolve
@@ -30,6 +38,7 @@ RUNTIMES: dict[str, tuple[Callable[..., DeployReport], str]] = {
     "pt2": (to_pt2, "model.pt2"),
     "openvino": (to_openvino, "model.xml"),
     "torch_int8": (to_torch_int8, "model.pt2"),
+    "executorch": (to_executorch, "model.pte"),
 }
 Loss = Callable[[Any, Any], Tensor]
 
@@ -234,6 +243,7 @@ def _deploy(step: Deploy, model: nn.Module, ranges: Ranges, context: Context) ->
     args, kwargs = context.inputs
     deploy, name = RUNTIMES[step.to]
     simulation = simulated(copy.deepcopy(model), ranges, context)
+    bound = {} if step.max_batch is None else {"max_batch": step.max_batch}
     report = deploy(
         simulation,
         args,
@@ -242,5 +252,6 @@ def _deploy(step: Deploy, model: nn.Module, ranges: Ranges, context: Context) ->
         dynamic_batch=step.dynamic_batch,
         original=context.original,
         runs=step.runs,
+        **bound,
     )
     return Result(model, ranges, notes=str(report), deployed=report)

@@ -89,9 +89,10 @@ def _fuse_names(value: Any) -> str:
 
 
 def _usual_targets(module: nn.Module) -> tuple[str, ...]:
-    """What a module computes with: its input, its weight if it has one, its output."""
+    """What a module computes with: its input if that is of floats, its weight if it has one, its output."""
     weight = ("weight",) if find_target(module, "weight").tensor is not None else ()
-    return ("_input_", *weight, "_output_")
+    reads = () if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) else ("_input_",)
+    return (*reads, *weight, "_output_")
 
 
 # -- what has to hold ------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class TrainedQuantizer(Quantizer):
     """A quantiser for which the model is trained."""
 
     trains = True
+    takes_sparse_gradients = False
 
     def _check_length(self, max_steps: int | None, max_epochs: int | None) -> None:
         if max_steps is None and max_epochs is None:
@@ -104,6 +105,8 @@ class QATQuantizer(TrainedQuantizer):
         >>> bool((net[0].weight != net[0]._parameters["weight"]).any())
         True
     """
+
+    takes_sparse_gradients = True
 
     def __init__(
         self,

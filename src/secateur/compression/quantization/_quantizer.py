@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from ._folding import fold_chains
 from ._fusing import Chain, Folded, find_chains
 from ._grid import Grid
 from ._reading import Quantized
+from ._tables import check_tables
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -55,6 +56,8 @@ class Quantizer(Compressor):
     mode = QUANTIZATION
     granularity = "tensor"
     error = QuantizationError
+    takes_sparse_gradients: ClassVar[bool] = True
+    """Whether embeddings may have them: torch's own fake quantisation passes them on."""
 
     def __init__(
         self,
@@ -225,6 +228,7 @@ class Quantizer(Compressor):
         raise NotImplementedError
 
     def _check(self) -> None:
+        check_tables(self.bound_model, self.resolved.targets, sparse=self.takes_sparse_gradients)
         for target in self.resolved.targets:
             self._check_target(target)
 
