@@ -10,15 +10,15 @@ ImageNet weights) and ``sentences`` (all-MiniLM-L6-v2). The cut is the same for 
 EfficientNet-Lite0 what saves most time of integer kernels) and recovery without training. One after another
 is a third of the steps with the user's own loss, a third with the original as teacher, a third of
 quantisation-aware training; in one run is the teacher from the first step, and values are rounded in the last
-sixth. Beside a teacher, the user's own loss counts half; teachers are asked once for each batch.
+sixth. Teachers are asked once for each batch; beside them the user's own loss counts half, on the digits
+ten times as much as the teacher, which knows no more there than the labels say.
 
-The cost and target of EfficientNet-Lite0's cut, budgets, rates and the share of rounded steps were chosen
-without a look at what the tables are about, on parts of what is for training: the upper three fifths of the
-left half of each photograph against the lower ones; sentences that are in neither part; of the digits, three
-fifths of the training halves of other seeds against two fifths (halves are drawn anew for each seed, so
-single digits recur). On the digits both kinds of training have the rate that was best for them, of three;
-elsewhere the rate is the same for all. EfficientNet-Lite0 is trained with its norms folded, all-MiniLM-L6-v2
-without dropout, by all ways alike.
+Cut, budget, rate and share of rounded steps of photographs and sentences were chosen without a look at the
+test data, on parts of what is for training: the upper three fifths of each left half of a photograph against
+the lower ones, sentences of neither part. Both kinds of training have one rate there; EfficientNet-Lite0 is
+trained with its norms folded, all-MiniLM-L6-v2 without dropout, by all ways alike. Of the digits, weights and
+rates were chosen on halves drawn with seeds that are not in the table, each kind of training its best of
+three rates; the pictures are the same 1,797, so they are test data of the table's seeds too.
 
 Records are kept line by line in ``build/fusion.jsonl``, so that an interrupted run goes on.
 """

@@ -41,6 +41,7 @@ class Case:
             work; they fall to nothing by a cosine.
         steps: the budget of training.
         selector: says what is cut.
+        weights: of the user's own loss and of the distance to the teacher, where there is one.
         scored: the loss that labels are scored by; by default ``loss``.
         folded: whether BatchNorm is folded into the layers before any training, as suits few and unusual
             pictures, whose statistics are no better than its own; channels are then last in memory.
@@ -61,6 +62,7 @@ class Case:
     rates: tuple[float, float]
     steps: int
     selector: Any
+    weights: tuple[float, float] = (0.5, 1.0)
     scored: Callable[[Any, Any], Tensor] | None = None
     folded: bool = False
     ignored: tuple[str, ...] = field(default=())
@@ -104,8 +106,9 @@ def digits(seed: int) -> Case:
         loss=lambda output, batch: F.cross_entropy(output, batch[1]),
         quality=lambda model: task.accuracy(model, test),
         method="kl",
-        rates=(1e-3, 2e-3),
+        rates=(2e-3, 4e-3),
         steps=168,
+        weights=(1.0, 0.1),
         selector=secateur.UniformLabelSelector(0.75, round_to=CHANNELS),
     )
 

@@ -72,10 +72,11 @@ def quantizer_of(case: Case, model: nn.Module, steps: int, rate: float, start: i
 
 
 def taught(case: Case, model: nn.Module, steps: int, quantizer: QATQuantizer | None = None) -> nn.Module:
-    """With the original as teacher and half of the user's own loss; quantised too if a quantiser is given."""
-    config_list = [{"op_names": [""], "apply_method": case.method}]
+    """With the original as teacher beside the user's own loss; quantised too if a quantiser is given."""
+    own, teacher = case.weights
+    config_list = [{"op_names": [""], "apply_method": case.method, "lambda": teacher}]
     given: dict[str, Any] = {"teacher_model": case.model, "teacher_predict": teach}
-    given |= {"remember_teacher": True, "origin_loss_lambda": 0.5}
+    given |= {"remember_teacher": True, "origin_loss_lambda": own}
     if quantizer is None:
         evaluator = evaluator_of(case, model, steps, case.rates[0])
         distiller = DynamicLayerwiseDistiller(model, config_list, evaluator, **given)
