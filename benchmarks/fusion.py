@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -153,7 +153,8 @@ def lines_of(key: str, records: dict[str, Record]) -> dict[str, Record]:
         runs = [records[name] for name in names if name in records]
         if len(runs) == len(names):
             means = {field: mean(run[field] for run in runs) for field in (*NUMBERS, "cut")}
-            found[way] = {**runs[0], **means, "seeds": len(runs)}
+            qualities = [run["quality"] for run in runs]
+            found[way] = {**runs[0], **means, "seeds": len(runs), "qualities": qualities}
     return found
 
 
@@ -217,9 +218,17 @@ def _against(name: str, run: Record, apart: Record) -> tuple[str, bool]:
     """A run against the steps one after another: not worse, and in less time."""
     text = (
         f"{name} {run['quality']:.1f} after {run['seconds']:.1f} s, one after another {apart['quality']:.1f} "
-        f"after {apart['seconds']:.1f} s (not worse, in less time)"
+        f"after {apart['seconds']:.1f} s{_difference(run, apart)} (not worse, in less time)"
     )
     return text, run["quality"] >= apart["quality"] and run["seconds"] < apart["seconds"]
+
+
+def _difference(run: Record, apart: Record) -> str:
+    """Of two ways' qualities, with its standard error over the seeds; nothing for one seed."""
+    apiece = [a - b for a, b in zip(run["qualities"], apart["qualities"], strict=True)]
+    if len(apiece) == 1:
+        return ""
+    return f", {mean(apiece):+.2f} with a standard error of {stdev(apiece) / len(apiece) ** 0.5:.2f}"
 
 
 def page(records: dict[str, Record]) -> str:
