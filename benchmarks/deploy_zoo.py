@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from models import load
 from processes import Record, append_line, read_lines, run_all, version_line
-from torch import Tensor, nn
+from torch import Tensor
 
-from secateur.capture import map_tensors, named_tensors
+from secateur.capture import map_tensors
 from secateur.deploy import to_onnx
-from secateur.deploy._caches import without_caches
+from secateur.deploy._compare import agreement
 
 _TORCHVISION = """
 resnet18 resnet50 vgg11_bn mobilenet_v2 mobilenet_v3_small efficientnet_b0 squeezenet1_1
@@ -96,7 +96,7 @@ def measure(name: str) -> Record:
             runs=20,
         )
         assert report.model is not None
-        error = distance(loaded.model, report.model, *inputs[2])
+        error = agreement(loaded.model, report.model, inputs[2:3]).relative_error
     integer, other = (sum(report.kernels.get(kernel, 0) for kernel in kinds) for kinds in (INTEGER, FLOAT))
     return {
         "integer": integer,
@@ -110,16 +110,6 @@ def measure(name: str) -> Record:
         "faster": report.faster,
         "versions": version_line(),
     }
-
-
-def distance(model: nn.Module, deployed: nn.Module, args: Any, kwargs: Any) -> float:
-    """Relative, in the L2 norm over all outputs of floats."""
-    with torch.no_grad(), without_caches(model):
-        wanted = [x for _, x in named_tensors(model(*args, **kwargs), "output") if x.is_floating_point()]
-        given = deployed(*args, **kwargs)
-    made = [x for x in (given if isinstance(given, tuple) else (given,)) if x.is_floating_point()]
-    apart = sum(float((a - b).double().square().sum()) for a, b in zip(wanted, made, strict=True))
-    return (apart / sum(float(a.double().square().sum()) for a in wanted)) ** 0.5
 
 
 def row(name: str, record: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from deployable import images, network
 from secateur._errors import DeploymentError
 from secateur.compression.pruning import L1NormPruner
+from secateur.compression.quantization import PtqQuantizer
 from secateur.deploy import int8_config_list
 
 
@@ -51,3 +52,24 @@ def test_operators_that_give_back_what_they_got_are_no_makers() -> None:
     assert entries[0]["op_names"] == ["0.0", "0.2", "1"]
     quantised = [path for entry in entries[1:] for path in entry["op_names"]]
     assert len(quantised) == 3
+
+
+class Listed(nn.Module):
+    """Layers in a list, which takes what its one layer takes, and is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Linear(8, 4)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages[0](x * 2)
+
+
+def test_only_modules_that_are_called_are_named() -> None:
+    net, x = Listed().eval(), torch.randn(4, 8)
+    config_list = int8_config_list(net, (x,))
+    found = {name for entry in config_list for name in entry["op_names"]}
+    assert found == {"stages.0"}
+    with torch.no_grad():
+        _, calibration = PtqQuantizer(net, config_list).calibrate([x])
+    assert {*calibration["stages.0"]} == {"weight", "_input_0"}

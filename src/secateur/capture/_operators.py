@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,14 @@ def is_composite(func: Any) -> bool:
 def writes_operands(func: Any) -> bool:
     """Whether an operator changes one of its operands."""
     return func._schema.is_mutable
+
+
+def written_arguments(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """The operands that a call of ``op`` changes in place: tensors, or lists of them."""
+    schema = getattr(op, "_schema", None)
+    for position, argument in enumerate(() if schema is None else schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield args[position] if position < len(args) else kwargs.get(argument.name)
 
 
 @lru_cache(maxsize=4096)

@@ -28,7 +28,7 @@ from ._ghost import Ghost, ghost_of
 from ._graph import Graph, Node, Ref, Site, Source, Value, map_tree
 from ._lists import DispatchedLists
 from ._modules import ModuleStack, owned_tensors, unwrap
-from ._operators import is_composite, is_inplace_view, may_alias, writes_operands
+from ._operators import is_composite, is_inplace_view, may_alias, writes_operands, written_arguments
 from ._pytree import map_tensors, named_tensors
 from ._shapes import Shapes
 from ._state import untouched, without_gc
@@ -299,10 +299,7 @@ class Recorder(TorchDispatchMode):
 
     def _protect(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the value of a tensor that the model owns before an operator writes into it."""
-        for position, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            target = args[position] if position < len(args) else kwargs.get(argument.name)
+        for target in written_arguments(func, args, kwargs):
             if not isinstance(target, torch.Tensor) or isinstance(target, Ghost):
                 continue
             base = target if target._base is None else target._base

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ._graph import Graph, Node, Ref, Source, Value, map_tree
-from ._operators import gives_views
+from ._operators import gives_views, written_arguments
 
 
 def written_once(graph: Graph) -> Graph:
@@ -84,14 +84,11 @@ class _Versions:
 
     def _written(self, node: Node) -> list[int]:
         """Recorded ids of what the node writes to, and of all so far that share memory with it."""
-        bases = {self._base[ref.id] for ref in _written_arguments(node)}
+        bases = {self._base[ref.id] for ref in _refs_written(node)}
         return [id_ for id_, base in self._base.items() if base in bases]
 
 
-def _written_arguments(node: Node) -> Iterator[Ref]:
-    schema = getattr(node.op, "_schema", None)
-    for position, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            items = given if isinstance(given, (list, tuple)) else [given]
-            yield from (item for item in items if isinstance(item, Ref))
+def _refs_written(node: Node) -> Iterator[Ref]:
+    for given in written_arguments(node.op, node.args, node.kwargs):
+        items = given if isinstance(given, (list, tuple)) else [given]
+        yield from (item for item in items if isinstance(item, Ref))

@@ -73,6 +73,13 @@ def buffer(module: fx.GraphModule, value: Tensor, hint: str, values: Values | No
     return node
 
 
+def call(module: fx.GraphModule, target: Any, args: tuple[Any, ...], value: Tensor) -> fx.Node:
+    """A node that calls an operator, inserted where the graph stands; ``value`` is like what it gives."""
+    node = module.graph.call_function(target, args)
+    node.meta["val"] = value
+    return node
+
+
 def drop_unread(module: fx.GraphModule) -> None:
     """Take out parameters and buffers that no node reads, in place; modules that nodes call keep theirs."""
     read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}

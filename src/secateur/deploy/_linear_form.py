@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ._constants import Values, constants_of
+from ._constants import Values, call, constants_of
 
 _ATEN = torch.ops.aten
 _FAKE = torch.ops.secateur.fake_quantize.default
@@ -25,8 +25,8 @@ def use_linear_form(program: fx.GraphModule) -> None:
             continue
         bias, x, weight = node.args[:3]
         with program.graph.inserting_before(node):
-            layer = program.graph.call_function(_ATEN.linear.default, (x, _turned(program, weight), bias))
-        layer.meta["val"] = node.meta["val"]
+            turned = _turned(program, weight)
+            layer = call(program, _ATEN.linear.default, (x, turned, bias), node.meta["val"])
         node.replace_all_uses_with(layer)
         program.graph.erase_node(node)
     program.graph.eliminate_dead_code()
@@ -40,15 +40,9 @@ def _is_layer(node: fx.Node, values: Values) -> bool:
 def _turned(program: fx.GraphModule, weight: Any) -> fx.Node:
     """The weight with its outputs first, quantised after it was turned."""
     if weight.target is not _FAKE:
-        return _node(program, _ATEN.t.default, (weight,), weight.meta["val"].t())
+        return call(program, _ATEN.t.default, (weight,), weight.meta["val"].t())
     source, scale, zero, low, high, *rest = weight.args
     axis = rest[0] if rest else weight.kwargs.get("axis")
     turned = _turned(program, source)
     grid = (scale, zero, low, high, None if axis is None else 1 - axis % 2)
-    return _node(program, _FAKE, (turned, *grid), turned.meta["val"])
-
-
-def _node(program: fx.GraphModule, target: Any, args: tuple[Any, ...], value: Tensor) -> fx.Node:
-    made = program.graph.call_function(target, args)
-    made.meta["val"] = value
-    return made
+    return call(program, _FAKE, (turned, *grid), turned.meta["val"])

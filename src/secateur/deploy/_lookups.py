@@ -10,7 +10,7 @@ from torch import fx
 
 from ..operators import DEQUANTIZE, along
 from ._affine import LAYERS
-from ._constants import attribute, buffer
+from ._constants import attribute, buffer, call
 
 _ATEN = torch.ops.aten
 _LOOKUP = _ATEN.embedding.default
@@ -60,16 +60,10 @@ def _in_floats(program: fx.GraphModule, weight: fx.Node) -> fx.Node:
     given: tuple[Any, ...] = weight.args
     steps, like = given[0], weight.meta["val"]
     scale, zero = (along(attribute(program, part.target), like, given[3]) for part in given[1:3])
-    made = _call(program, _ATEN.to.dtype, (steps, scale.dtype), like)
+    made = call(program, _ATEN.to.dtype, (steps, scale.dtype), like)
     if bool(zero.any()):
-        made = _call(program, _ATEN.sub.Tensor, (made, buffer(program, zero.to(scale.dtype), "zero")), like)
-    return _call(program, _ATEN.mul.Tensor, (made, buffer(program, scale, "scale")), like)
-
-
-def _call(program: fx.GraphModule, target: Any, args: tuple[Any, ...], value: torch.Tensor) -> fx.Node:
-    made = program.graph.call_function(target, args)
-    made.meta["val"] = value
-    return made
+        made = call(program, _ATEN.sub.Tensor, (made, buffer(program, zero.to(scale.dtype), "zero")), like)
+    return call(program, _ATEN.mul.Tensor, (made, buffer(program, scale, "scale")), like)
 
 
 def _stored(table: fx.Node) -> bool:
@@ -105,4 +99,4 @@ class _Table:
         return self._made(_ATEN.mul.Tensor, (steps, scales), like)
 
     def _made(self, target: Any, args: tuple[Any, ...], value: torch.Tensor) -> fx.Node:
-        return _call(self.program, target, args, value)
+        return call(self.program, target, args, value)
